@@ -1,0 +1,229 @@
+//! What a route needs beyond a proven identity.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use http::{Request, request::Parts};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{Binding, Denial, Proof, denial::Rendering, verify::Requirements};
+
+/// Requirements of a route, on top of what the [`CaracalLayer`](crate::CaracalLayer) proved. They
+/// can only refuse more; nothing here weakens the layer or another requirement.
+///
+/// Add it with `route_layer`, which leaves 404 and 405 as they are. Without a proven identity it
+/// refuses: 401 when the request is unbound; 500, with a log line that names the fix, when no
+/// layer covers the route, when the path is exempt, or when the identity is only propagated.
+///
+/// ```
+/// use axum::{Router, routing::{get, post}};
+/// use caracal_axum::{Denial, Require};
+///
+/// # async fn handler() {}
+/// let app: Router = Router::new()
+///     .route("/invoices", get(handler).route_layer(Require::scopes(["invoices:read"])))
+///     .route(
+///         "/refunds",
+///         post(handler).route_layer(
+///             Require::scopes(["refunds:create"]).delegation().max_hops(3).and(Require::check(
+///                 |proof, parts| match parts.headers.get("x-tenant") {
+///                     Some(tenant) if tenant.as_bytes() == proof.zone_id().as_bytes() => Ok(()),
+///                     _ => Err(Denial::forbidden("another tenant")),
+///                 },
+///             )),
+///         ),
+///     );
+/// ```
+///
+/// To apply several to one route, join them with [`and`](Self::and): axum cannot infer the error
+/// type of two `route_layer` calls in a row on a `MethodRouter`.
+#[derive(Clone, Default)]
+#[must_use]
+pub struct Require {
+    requirements: Requirements,
+    checks: Vec<Check>,
+}
+
+type Check = Arc<dyn Fn(&Proof, &Parts) -> Result<(), Denial> + Send + Sync>;
+
+fn strings<S: Into<Box<str>>>(entries: impl IntoIterator<Item = S>) -> Vec<Box<str>> {
+    entries.into_iter().map(Into::into).collect()
+}
+
+impl Require {
+    /// A proven identity, and nothing more yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All of these scopes. They are matched whole; there are no wildcards, and an empty one is
+    /// never held.
+    pub fn scopes<S: Into<Box<str>>>(scopes: impl IntoIterator<Item = S>) -> Self {
+        let mut require = Self::new();
+        require.requirements.scopes = strings(scopes);
+        require
+    }
+
+    /// A decision of your own, from the proof and the request's head. It is asked last.
+    pub fn check(
+        check: impl Fn(&Proof, &Parts) -> Result<(), Denial> + Send + Sync + 'static,
+    ) -> Self {
+        Self { checks: vec![Arc::new(check)], ..Self::default() }
+    }
+
+    /// Authority for all of these resources; 401 `invalid_token` where one is missing, as
+    /// everywhere in Caracal.
+    pub fn targets<S: Into<Box<str>>>(mut self, targets: impl IntoIterator<Item = S>) -> Self {
+        self.requirements.targets.extend(strings(targets));
+        self
+    }
+
+    /// A governed agent session.
+    pub fn session(mut self) -> Self {
+        self.requirements.session = true;
+        self
+    }
+
+    /// Delegated authority.
+    pub fn delegation(mut self) -> Self {
+        self.requirements.delegation = true;
+        self
+    }
+
+    /// Authority delegated over at most so many hops. Of several limits the lowest counts.
+    pub fn max_hops(self, hops: u32) -> Self {
+        let requirements = Requirements { max_hops: Some(hops), ..Requirements::default() };
+        self.and(Self { requirements, checks: Vec::new() })
+    }
+
+    /// A delegation chain with all of these applications. The acting one counts where the chain
+    /// names it.
+    pub fn chain_contains<S: Into<Box<str>>>(
+        mut self,
+        applications: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.requirements.chain.extend(strings(applications));
+        self
+    }
+
+    /// These requirements and those of `other`.
+    pub fn and(mut self, other: Self) -> Self {
+        self.requirements.and(other.requirements);
+        self.checks.extend(other.checks);
+        self
+    }
+
+    fn judge(&self, parts: &Parts) -> Result<(), Denial> {
+        let proof = Binding::of(&parts.extensions)?.proven()?;
+        self.requirements.check(proof)?;
+        self.checks.iter().try_for_each(|check| check(proof, parts))
+    }
+}
+
+impl fmt::Debug for Require {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Require")
+            .field("requirements", &self.requirements)
+            .field("checks", &self.checks.len())
+            .finish()
+    }
+}
+
+impl<S> Layer<S> for Require {
+    type Service = RequireService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RequireService { require: Arc::new(self.clone()), inner }
+    }
+}
+
+/// The service of a [`Require`].
+#[derive(Debug, Clone)]
+pub struct RequireService<S> {
+    require: Arc<Require>,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for RequireService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<axum::BoxError>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = RequireFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        match self.require.judge(&parts) {
+            Ok(()) => {
+                let future = self.inner.call(Request::from_parts(parts, body));
+                RequireFuture { state: State::Passed { future } }
+            }
+            Err(denial) => {
+                denial.log();
+                let rendering = parts.extensions.get::<Rendering>().cloned().unwrap_or_default();
+                let response = Some(rendering.render(&denial, &parts));
+                RequireFuture { state: State::Refused { response } }
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// The response future of [`RequireService`].
+    pub struct RequireFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = Stage]
+    enum State<F> {
+        Passed { #[pin] future: F },
+        Refused { response: Option<Response> },
+    }
+}
+
+impl<F> fmt::Debug for RequireFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireFuture").finish_non_exhaustive()
+    }
+}
+
+impl<F, R, E> Future for RequireFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<axum::BoxError>,
+{
+    type Output = Result<Response, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            Stage::Passed { future } => {
+                let response = ready!(future.poll(cx))?;
+                Poll::Ready(Ok(response.map(Body::new)))
+            }
+            Stage::Refused { response } => {
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The service and the future of the layer.
+
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, header, request::Parts};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+use tracing::Span;
+
+use super::{
+    body::in_context,
+    layer::{Boundary, Mode, accept, claimed},
+};
+use crate::{
+    Binding, CaracalContext, Denial, DenialCode, Inbound, Proof, Verifier, context::Bound,
+};
+
+/// The service of a [`CaracalLayer`](crate::CaracalLayer).
+pub struct CaracalService<V, S> {
+    boundary: Arc<Boundary<V>>,
+    inner: S,
+}
+
+impl<V, S> CaracalService<V, S> {
+    pub(super) fn new(boundary: Arc<Boundary<V>>, inner: S) -> Self {
+        Self { boundary, inner }
+    }
+}
+
+impl<V, S: Clone> Clone for CaracalService<V, S> {
+    fn clone(&self) -> Self {
+        Self { boundary: Arc::clone(&self.boundary), inner: self.inner.clone() }
+    }
+}
+
+impl<V, S: fmt::Debug> fmt::Debug for CaracalService<V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaracalService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<V, S, B, R> Service<Request<B>> for CaracalService<V, S>
+where
+    V: Verifier,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<axum::BoxError>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = CaracalFuture<V, S, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The instance that was polled ready is the one to call; its clone waits for the next.
+        let clone = self.inner.clone();
+        let inner = mem::replace(&mut self.inner, clone);
+        let (mut parts, body) = request.into_parts();
+        let boundary = &self.boundary;
+        if boundary.is_exempt(&parts) {
+            return CaracalFuture::unspanned(boundary.enter(inner, parts, body, Binding::Exempt));
+        }
+        match &boundary.mode {
+            Mode::Enforce(verifier) => {
+                let credential = verifier.header();
+                if boundary.may_be_unbound(&parts.headers, &credential) {
+                    span().record("outcome", "unbound");
+                    let state = boundary.enter(inner, parts, body, Binding::Unbound);
+                    return CaracalFuture::unspanned(state);
+                }
+                mark_sensitive(&mut parts.headers, credential);
+                judge(boundary, verifier, inner, parts, body)
+            }
+            Mode::Propagate { zone, application } => {
+                let credential = header::AUTHORIZATION;
+                let proven = |binding: &Binding| matches!(binding, Binding::Bound(context) if context.is_proven());
+                let state = if parts.extensions.get().is_some_and(proven) {
+                    let future = call(inner, parts, body);
+                    State::Passed { future }
+                } else if boundary.may_be_unbound(&parts.headers, &credential) {
+                    boundary.enter(inner, parts, body, Binding::Unbound)
+                } else {
+                    mark_sensitive(&mut parts.headers, credential);
+                    match claimed(&parts.headers, zone, application) {
+                        Ok(context) => boundary.enter(inner, parts, body, Binding::Bound(context)),
+                        Err(denial) => boundary.refuse(&denial, &parts),
+                    }
+                };
+                CaracalFuture::unspanned(state)
+            }
+        }
+    }
+}
+
+/// Keeps the credential out of the logs of whoever prints headers.
+fn mark_sensitive(headers: &mut HeaderMap, name: HeaderName) {
+    if let header::Entry::Occupied(mut lines) = headers.entry(name) {
+        for value in lines.iter_mut() {
+            value.set_sensitive(true);
+        }
+    }
+}
+
+fn call<S, B>(mut inner: S, parts: Parts, body: B) -> S::Future
+where
+    S: Service<Request<B>>,
+{
+    inner.call(Request::from_parts(parts, body))
+}
+
+/// One span for every request judged; it stays open while the request is handled.
+fn span() -> Span {
+    tracing::info_span!(
+        target: "caracal",
+        "caracal.request",
+        outcome = tracing::field::Empty,
+        code = tracing::field::Empty,
+        zone = tracing::field::Empty,
+        hop = tracing::field::Empty,
+        kid = tracing::field::Empty,
+    )
+}
+
+/// Asks the verifier, without a box where it can answer at once.
+fn judge<V, S, B>(
+    boundary: &Arc<Boundary<V>>,
+    verifier: &Arc<V>,
+    inner: S,
+    parts: Parts,
+    body: B,
+) -> CaracalFuture<V, S, B>
+where
+    V: Verifier,
+    S: Service<Request<B>>,
+{
+    let span = span();
+    let judged = span.in_scope(|| verifier.verify_now(&Inbound::new(&parts)));
+    let state = match judged {
+        Some(judged) => {
+            let judged = judged.and_then(|proof| accept(proof, verifier.unix_time()));
+            span.in_scope(|| boundary.settle(inner, parts, body, judged))
+        }
+        None => {
+            let verifier = Arc::clone(verifier);
+            let judging: Judging = Box::pin(async move {
+                let judged = verifier.verify(&Inbound::new(&parts)).await;
+                let judged = judged.and_then(|proof| accept(proof, verifier.unix_time()));
+                (parts, judged)
+            });
+            State::Judging { judging, request: Some((Arc::clone(boundary), inner, body)) }
+        }
+    };
+    CaracalFuture { span, state }
+}
+
+impl<V> Boundary<V> {
+    /// Goes on with a judged request, or refuses it. Called in the request's span.
+    fn settle<S, B>(
+        &self,
+        inner: S,
+        parts: Parts,
+        body: B,
+        judged: Result<Proof, Denial>,
+    ) -> State<V, S, B, S::Future>
+    where
+        S: Service<Request<B>>,
+    {
+        let span = Span::current();
+        match judged {
+            Ok(proof) => {
+                span.record("outcome", "allowed");
+                span.record("zone", proof.zone_id());
+                span.record("hop", proof.hop());
+                let context = CaracalContext::proven(proof, &parts.headers);
+                self.enter(inner, parts, body, Binding::Bound(context))
+            }
+            Err(denial) => {
+                let unavailable = denial.code() == DenialCode::VerificationUnavailable;
+                span.record("outcome", if unavailable { "unavailable" } else { "denied" });
+                span.record("code", denial.code().as_str());
+                self.refuse(&denial, &parts)
+            }
+        }
+    }
+
+    fn enter<S, B>(
+        &self,
+        inner: S,
+        mut parts: Parts,
+        body: B,
+        binding: Binding,
+    ) -> State<V, S, B, S::Future>
+    where
+        S: Service<Request<B>>,
+    {
+        if !self.rendering.is_default() {
+            parts.extensions.insert(self.rendering.clone());
+        }
+        let context = match &binding {
+            Binding::Bound(context) => Some(context.clone()),
+            Binding::Unbound | Binding::Exempt => None,
+        };
+        parts.extensions.insert(binding);
+        match context {
+            None => State::Passed { future: call(inner, parts, body) },
+            Some(context) => {
+                // Some services do their work in `call` already.
+                let future = context.sync_scope(|| call(inner, parts, body));
+                State::Bound { future: context.clone().scope(future), context }
+            }
+        }
+    }
+
+    fn refuse<S, B>(&self, denial: &Denial, parts: &Parts) -> State<V, S, B, S::Future>
+    where
+        S: Service<Request<B>>,
+    {
+        denial.log();
+        State::Refused { response: Some(self.rendering.render(denial, parts)) }
+    }
+}
+
+pin_project! {
+    /// The response future of [`CaracalService`].
+    pub struct CaracalFuture<V, S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        span: Span,
+        #[pin]
+        state: State<V, S, B, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = Stage]
+    enum State<V, S, B, F> {
+        Judging {
+            judging: Judging,
+            // Taken when judged.
+            request: Option<(Arc<Boundary<V>>, S, B)>,
+        },
+        Bound {
+            #[pin]
+            future: Bound<F>,
+            context: CaracalContext,
+        },
+        Passed {
+            #[pin]
+            future: F,
+        },
+        Refused {
+            response: Option<Response>,
+        },
+    }
+}
+
+type Judging = Pin<Box<dyn Future<Output = (Parts, Result<Proof, Denial>)> + Send>>;
+
+impl<V, S: Service<Request<B>>, B> CaracalFuture<V, S, B> {
+    fn unspanned(state: State<V, S, B, S::Future>) -> Self {
+        Self { span: Span::none(), state }
+    }
+}
+
+impl<V, S, B> fmt::Debug for CaracalFuture<V, S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaracalFuture").finish_non_exhaustive()
+    }
+}
+
+impl<V, S, B, R> Future for CaracalFuture<V, S, B>
+where
+    V: Verifier,
+    S: Service<Request<B>, Response = Response<R>>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<axum::BoxError>,
+{
+    type Output = Result<Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let _entered = this.span.enter();
+        loop {
+            match this.state.as_mut().project() {
+                Stage::Judging { judging, request } => {
+                    let (parts, judged) = ready!(judging.as_mut().poll(cx));
+                    let Some((boundary, inner, body)) = request.take() else {
+                        return Poll::Pending;
+                    };
+                    let next = boundary.settle(inner, parts, body, judged);
+                    this.state.set(next);
+                }
+                Stage::Bound { future, context } => {
+                    let response = ready!(future.poll(cx))?;
+                    let context = context.clone();
+                    return Poll::Ready(Ok(response.map(|body| in_context(context, body))));
+                }
+                Stage::Passed { future } => {
+                    let response = ready!(future.poll(cx))?;
+                    return Poll::Ready(Ok(response.map(Body::new)));
+                }
+                Stage::Refused { response } => {
+                    return response
+                        .take()
+                        .map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! Configuring a [`MandateVerifier`]: refused when incomplete or insecure.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{HeaderName, header};
+use url::Url;
+
+use super::{
+    KeyError, KeyRequest, KeySource, MandateVerifier, Requirements,
+    claims::TrustedZone,
+    keys::{DynKeySource, HttpKeys, KeyPolicy, ZoneKeys, is_loopback},
+    mandate::{Settings, Trusted},
+};
+use crate::{
+    Clock, MAX_HOP, RevocationStore, SystemClock, TokenUse, revocation::DynRevocationStore,
+};
+
+const DEFAULT_MAX_HOPS: u32 = 10;
+const DEFAULT_MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// A configuration that would not be safe, or not work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigurationError {
+    /// A required setting is missing.
+    #[error("MandateVerifier needs .{0}(..)")]
+    Missing(&'static str),
+    /// A setting is empty, or holds an empty entry.
+    #[error(".{0}(..) must not be empty")]
+    Empty(&'static str),
+    /// The issuer is not an absolute URL without user, query and fragment.
+    #[error("the issuer must be an absolute http(s) URL without user, query or fragment")]
+    IssuerUrl,
+    /// The issuer is plain http beyond loopback.
+    #[error(
+        "the issuer must be https, or http on loopback; `.allow_insecure_issuer()` overrides this"
+    )]
+    InsecureIssuer,
+    /// A limit above what an envelope can carry.
+    #[error("max_hop_count must be at most 32")]
+    MaxHopCount,
+    /// A duration of zero where none makes sense.
+    #[error(".{0}(..) must not be zero")]
+    Zero(&'static str),
+    /// The HTTP client for key documents cannot be set up.
+    #[error("the HTTP client for key documents cannot be set up: {0}")]
+    Http(KeyError),
+}
+
+enum Revocations {
+    Unset,
+    Store(Arc<dyn DynRevocationStore>),
+    Disabled,
+}
+
+/// Builder of [`MandateVerifier`].
+#[must_use]
+pub struct MandateVerifierBuilder {
+    issuer: Option<String>,
+    zone: Option<String>,
+    also: Vec<(String, String)>,
+    audience: Option<String>,
+    allow_insecure_issuer: bool,
+    revocations: Revocations,
+    requirements: Requirements,
+    token_use: TokenUse,
+    header: HeaderName,
+    scheme: Option<Box<str>>,
+    keys: Option<Arc<dyn DynKeySource>>,
+    policy: KeyPolicy,
+    revocation_timeout: Duration,
+    max_token_bytes: usize,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for MandateVerifierBuilder {
+    fn default() -> Self {
+        Self {
+            issuer: None,
+            zone: None,
+            also: Vec::new(),
+            audience: None,
+            allow_insecure_issuer: false,
+            revocations: Revocations::Unset,
+            requirements: Requirements {
+                max_hops: Some(DEFAULT_MAX_HOPS),
+                ..Requirements::default()
+            },
+            token_use: TokenUse::Resource,
+            header: header::AUTHORIZATION,
+            scheme: Some("Bearer".into()),
+            keys: None,
+            policy: KeyPolicy {
+                ttl: Duration::from_secs(300),
+                stale: Duration::from_secs(3600),
+                cool_down: Duration::from_secs(30),
+                timeout: Duration::from_secs(5),
+            },
+            revocation_timeout: Duration::from_secs(2),
+            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl fmt::Debug for MandateVerifierBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MandateVerifierBuilder")
+            .field("issuer", &self.issuer)
+            .field("zone", &self.zone)
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+fn strings<S: Into<Box<str>>>(entries: impl IntoIterator<Item = S>) -> Vec<Box<str>> {
+    entries.into_iter().map(Into::into).collect()
+}
+
+impl MandateVerifierBuilder {
+    /// The STS whose mandates are accepted: their `iss`, byte for byte, and where keys are fetched.
+    pub fn issuer(mut self, url: impl Into<String>) -> Self {
+        self.issuer = Some(url.into());
+        self
+    }
+
+    /// This service, as mandates name it in `aud`.
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.audience = Some(audience.into());
+        self
+    }
+
+    /// The zone whose mandates are accepted. It is never taken from a token.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// One more issuer and zone to trust beside [`issuer`](Self::issuer) and [`zone`](Self::zone).
+    /// A mandate must name one of the pairs, and is verified with that pair's keys alone.
+    pub fn also_trust(mut self, issuer: impl Into<String>, zone: impl Into<String>) -> Self {
+        self.also.push((issuer.into(), zone.into()));
+        self
+    }
+
+    /// Permits an issuer on plain http beyond loopback: whoever is on the path can then forge
+    /// keys. For closed test networks only.
+    pub fn allow_insecure_issuer(mut self) -> Self {
+        self.allow_insecure_issuer = true;
+        self
+    }
+
+    /// Where revocations are looked up, for every request.
+    pub fn revocations(mut self, store: impl RevocationStore) -> Self {
+        self.revocations = Revocations::Store(Arc::new(store));
+        self
+    }
+
+    /// Accepts mandates until they expire, revoked or not. Shows in `Debug`.
+    pub fn without_revocation_checks(mut self) -> Self {
+        self.revocations = Revocations::Disabled;
+        self
+    }
+
+    /// Scopes every mandate must hold. Replaces what was set before; routes add to it with
+    /// [`Require`](crate::Require).
+    pub fn required_scopes<S: Into<Box<str>>>(
+        mut self,
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.requirements.scopes = strings(scopes);
+        self
+    }
+
+    /// Resources every mandate must be for (`target`); a missing one is `invalid_token`.
+    pub fn required_targets<S: Into<Box<str>>>(
+        mut self,
+        targets: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.requirements.targets = strings(targets);
+        self
+    }
+
+    /// The `use` every mandate must have; [`TokenUse::Resource`] unless set.
+    pub fn required_use(mut self, token_use: TokenUse) -> Self {
+        self.token_use = token_use;
+        self
+    }
+
+    /// Refuses mandates without a governed session.
+    pub fn require_session(mut self) -> Self {
+        self.requirements.session = true;
+        self
+    }
+
+    /// Refuses mandates without a delegation.
+    pub fn require_delegation(mut self) -> Self {
+        self.requirements.delegation = true;
+        self
+    }
+
+    /// Applications that must all be in the delegation chain.
+    pub fn require_chain_contains<S: Into<Box<str>>>(
+        mut self,
+        applications: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.requirements.chain = strings(applications);
+        self
+    }
+
+    /// Over how many delegations authority may have come; 10 unless set, 32 at most, 0 for none.
+    pub fn max_hop_count(mut self, hops: u32) -> Self {
+        self.requirements.max_hops = Some(hops);
+        self
+    }
+
+    /// The header the mandate is read from, and the scheme before it. `Authorization` and `Bearer`
+    /// unless set; behind a Gateway with identity forwarding, `x-caracal-identity` and `None`.
+    pub fn credential(mut self, header: HeaderName, scheme: Option<&str>) -> Self {
+        self.header = header;
+        self.scheme = scheme.map(Into::into);
+        self
+    }
+
+    /// Where key documents come from; [`HttpKeys`] unless set.
+    pub fn key_source(mut self, source: impl KeySource) -> Self {
+        self.keys = Some(Arc::new(source));
+        self
+    }
+
+    /// At which age a key set is replaced; 5 minutes unless set. It is refreshed before that.
+    pub fn key_ttl(mut self, ttl: Duration) -> Self {
+        self.policy.ttl = ttl;
+        self
+    }
+
+    /// How long past that age good keys serve while refreshes fail; 1 hour unless set.
+    pub fn key_stale_limit(mut self, limit: Duration) -> Self {
+        self.policy.stale = limit;
+        self
+    }
+
+    /// The least time between two fetches of a zone's keys while it has some; 30 seconds unless
+    /// set. So long a mandate signed by a brand-new key may be refused.
+    pub fn key_cool_down(mut self, cool_down: Duration) -> Self {
+        self.policy.cool_down = cool_down;
+        self
+    }
+
+    /// The most a key fetch may take; 5 seconds unless set.
+    pub fn key_timeout(mut self, timeout: Duration) -> Self {
+        self.policy.timeout = timeout;
+        self
+    }
+
+    /// The most the revocation store may take before the request is refused with 503; 2 seconds
+    /// unless set.
+    pub fn revocation_timeout(mut self, timeout: Duration) -> Self {
+        self.revocation_timeout = timeout;
+        self
+    }
+
+    /// A longer token is refused unread; 16 KiB unless set.
+    pub fn max_token_bytes(mut self, bytes: usize) -> Self {
+        self.max_token_bytes = bytes;
+        self
+    }
+
+    /// The clock mandates and keys are judged by.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The verifier.
+    ///
+    /// # Errors
+    /// When a setting is missing, empty, insecure or out of range.
+    pub fn build(self) -> Result<MandateVerifier, ConfigurationError> {
+        let audience = required("audience", self.audience.as_deref())?;
+        let first =
+            (required("issuer", self.issuer.as_deref())?, required("zone", self.zone.as_deref())?);
+        let also = self.also.iter().map(|(issuer, zone)| (issuer.as_str(), zone.as_str()));
+        let requirements = &self.requirements;
+        for (name, entries) in [
+            ("required_scopes", &requirements.scopes),
+            ("required_targets", &requirements.targets),
+            ("require_chain_contains", &requirements.chain),
+        ] {
+            if entries.iter().any(|entry| entry.is_empty()) {
+                return Err(ConfigurationError::Empty(name));
+            }
+        }
+        if requirements.max_hops.is_some_and(|max| max > MAX_HOP) {
+            return Err(ConfigurationError::MaxHopCount);
+        }
+        for (name, duration) in [
+            ("key_ttl", self.policy.ttl),
+            ("key_timeout", self.policy.timeout),
+            ("revocation_timeout", self.revocation_timeout),
+        ] {
+            if duration.is_zero() {
+                return Err(ConfigurationError::Zero(name));
+            }
+        }
+        if self.max_token_bytes == 0 {
+            return Err(ConfigurationError::Zero("max_token_bytes"));
+        }
+        if self.scheme.as_deref() == Some("") {
+            return Err(ConfigurationError::Empty("credential"));
+        }
+        let revocations = match self.revocations {
+            Revocations::Unset => return Err(ConfigurationError::Missing("revocations")),
+            Revocations::Store(store) => Some(store),
+            Revocations::Disabled => None,
+        };
+        let pairs: Vec<_> = std::iter::once(first).chain(also).collect();
+        for (issuer, zone) in &pairs {
+            if zone.is_empty() {
+                return Err(ConfigurationError::Empty("zone"));
+            }
+            check_issuer(issuer, self.allow_insecure_issuer)?;
+        }
+        let source = match self.keys {
+            Some(source) => source,
+            None => Arc::new(HttpKeys::builder().build().map_err(ConfigurationError::Http)?),
+        };
+        let trust = |(issuer, zone): (&str, &str)| Trusted {
+            pair: TrustedZone { issuer: issuer.into(), zone: zone.into() },
+            keys: ZoneKeys::new(
+                KeyRequest::new(issuer, zone),
+                Arc::clone(&source),
+                Arc::clone(&self.clock),
+                self.policy,
+            ),
+        };
+        Ok(MandateVerifier::new(Settings {
+            trusted: pairs.into_iter().map(trust).collect(),
+            audience: audience.into(),
+            requirements: self.requirements,
+            token_use: self.token_use,
+            header: self.header,
+            scheme: self.scheme,
+            revocations,
+            revocation_timeout: self.revocation_timeout,
+            max_token_bytes: self.max_token_bytes,
+            clock: self.clock,
+        }))
+    }
+}
+
+fn required<'a>(name: &'static str, value: Option<&'a str>) -> Result<&'a str, ConfigurationError> {
+    match value {
+        None => Err(ConfigurationError::Missing(name)),
+        Some("") => Err(ConfigurationError::Empty(name)),
+        Some(value) => Ok(value),
+    }
+}
+
+fn check_issuer(issuer: &str, allow_insecure: bool) -> Result<(), ConfigurationError> {
+    let url = Url::parse(issuer).map_err(|_| ConfigurationError::IssuerUrl)?;
+    let plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.has_host();
+    if !plain {
+        return Err(ConfigurationError::IssuerUrl);
+    }
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if allow_insecure || is_loopback(&url) => Ok(()),
+        "http" => Err(ConfigurationError::InsecureIssuer),
+        _ => Err(ConfigurationError::IssuerUrl),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryRevocations;
+
+    fn complete() -> MandateVerifierBuilder {
+        MandateVerifier::builder()
+            .issuer("https://sts.example.com")
+            .audience("resource://tickets")
+            .zone("zone-1")
+            .revocations(MemoryRevocations::default())
+    }
+
+    fn refused(builder: MandateVerifierBuilder) -> ConfigurationError {
+        builder.build().unwrap_err()
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        use ConfigurationError::{Empty, Missing, Zero};
+        assert!(complete().build().is_ok());
+        assert_eq!(refused(MandateVerifier::builder()), Missing("audience"));
+        assert_eq!(refused(complete().audience("")), Empty("audience"));
+        assert_eq!(refused(complete().zone("")), Empty("zone"));
+        assert_eq!(refused(complete().also_trust("https://a", "")), Empty("zone"));
+        assert_eq!(refused(complete().required_scopes(["a", ""])), Empty("required_scopes"));
+        assert_eq!(refused(complete().required_targets([""])), Empty("required_targets"));
+        assert_eq!(
+            refused(complete().require_chain_contains([""])),
+            Empty("require_chain_contains")
+        );
+        assert_eq!(refused(complete().key_ttl(Duration::ZERO)), Zero("key_ttl"));
+        assert_eq!(refused(complete().max_hop_count(33)), ConfigurationError::MaxHopCount);
+        let unset = MandateVerifier::builder().issuer("https://a").audience("a").zone("z");
+        assert_eq!(refused(unset), Missing("revocations"));
+    }
+
+    #[test]
+    fn issuers() {
+        for good in [
+            "https://sts.example.com",
+            "https://sts.example.com/base//",
+            "http://localhost:9",
+            "http://127.9.9.9:9",
+            "http://[::1]:9",
+        ] {
+            assert!(complete().issuer(good).build().is_ok(), "{good}");
+        }
+        for bad in [
+            "http://sts.example.com",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+            "http://10.0.0.1",
+        ] {
+            assert_eq!(
+                refused(complete().issuer(bad)),
+                ConfigurationError::InsecureIssuer,
+                "{bad}"
+            );
+            assert!(complete().issuer(bad).allow_insecure_issuer().build().is_ok());
+            assert_eq!(
+                refused(complete().also_trust(bad, "z")),
+                ConfigurationError::InsecureIssuer
+            );
+        }
+        for bad in [
+            "sts.example.com",
+            "ftp://sts.example.com",
+            "file:///etc",
+            "https://user@sts.example.com",
+            "https://:pw@sts.example.com",
+            "https://sts.example.com?x=1",
+            "https://sts.example.com#f",
+            "data:text/plain,x",
+        ] {
+            let builder = complete().issuer(bad).allow_insecure_issuer();
+            assert_eq!(refused(builder), ConfigurationError::IssuerUrl, "{bad}");
+        }
+    }
+
+    #[test]
+    fn opting_out_of_revocation_is_visible() {
+        let verifier = MandateVerifier::builder()
+            .issuer("https://a")
+            .audience("a")
+            .zone("z")
+            .without_revocation_checks()
+            .build()
+            .unwrap();
+        assert!(format!("{verifier:?}").contains("revocations: \"NOT CHECKED\""));
+    }
+}

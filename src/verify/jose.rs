@@ -1,0 +1,230 @@
+//! The strict compact JWS: exactly what a Caracal STS emits, in one spelling.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use super::json::Object;
+use crate::Reason;
+
+/// The length of an ES256 signature: r and s, 32 bytes each (RFC 7518 §3.4).
+pub(super) const SIGNATURE_LEN: usize = 64;
+
+const MAX_KID_CHARS: usize = 256;
+
+/// Parameters that would change which key is used or what is signed. A Caracal STS sends none.
+const REFUSED: [&str; 6] = ["crit", "b64", "jku", "jwk", "x5u", "x5c"];
+
+/// A token taken apart. Nothing in it is proven yet.
+pub(super) struct Compact<'a> {
+    /// What the signature is over.
+    pub(super) signed: &'a [u8],
+    pub(super) kid: Box<str>,
+    pub(super) payload: Vec<u8>,
+    pub(super) signature: [u8; SIGNATURE_LEN],
+}
+
+impl<'a> Compact<'a> {
+    pub(super) fn parse(token: &'a [u8], max_bytes: usize) -> Result<Self, Reason> {
+        if token.len() > max_bytes {
+            return Err(Reason::TooLarge);
+        }
+        let mut segments = token.split(|byte| *byte == b'.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (segments.next(), segments.next(), segments.next(), segments.next())
+        else {
+            return Err(Reason::NotCompact);
+        };
+        if header.is_empty() || payload.is_empty() || signature.is_empty() {
+            return Err(Reason::NotCompact);
+        }
+        let kid = read_header(&decode(header)?)?;
+        let signature = decode(signature)?.try_into().map_err(|_| Reason::Signature)?;
+        let signed = token.get(..header.len() + 1 + payload.len()).ok_or(Reason::NotCompact)?;
+        Ok(Self { signed, kid, payload: decode(payload)?, signature })
+    }
+}
+
+/// Unpadded base64url whose unused bits are zero: each value has one spelling.
+pub(super) fn decode(segment: &[u8]) -> Result<Vec<u8>, Reason> {
+    URL_SAFE_NO_PAD.decode(segment).map_err(|_| Reason::Encoding)
+}
+
+fn read_header(text: &[u8]) -> Result<Box<str>, Reason> {
+    let header = Object::parse(text).ok_or(Reason::HeaderJson)?;
+    for name in REFUSED {
+        if header.get(name).is_some() {
+            return Err(Reason::HeaderParameter(name));
+        }
+    }
+    if header.get("alg").and_then(|alg| alg.as_str()).as_deref() != Some("ES256") {
+        return Err(Reason::Algorithm);
+    }
+    if let Some(typ) = header.get("typ") {
+        let typ = typ.as_str().ok_or(Reason::TokenType)?.to_ascii_lowercase();
+        let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+        if !matches!(typ, "jwt" | "at+jwt") {
+            return Err(Reason::TokenType);
+        }
+    }
+    let kid = header.get("kid").and_then(|kid| kid.as_str()).ok_or(Reason::KeyId)?;
+    if !is_kid(&kid) {
+        return Err(Reason::KeyId);
+    }
+    Ok(kid.into())
+}
+
+/// 1 to 256 visible ASCII characters.
+pub(super) fn is_kid(kid: &str) -> bool {
+    (1..=MAX_KID_CHARS).contains(&kid.len()) && kid.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str) -> String {
+        let signature = URL_SAFE_NO_PAD.encode([1; SIGNATURE_LEN]);
+        format!("{}.e30.{signature}", URL_SAFE_NO_PAD.encode(header))
+    }
+
+    fn parse(token: &str) -> Result<Box<str>, Reason> {
+        Compact::parse(token.as_bytes(), 16 * 1024).map(|compact| compact.kid)
+    }
+
+    fn header(header: &str) -> Result<Box<str>, Reason> {
+        parse(&token(header))
+    }
+
+    #[test]
+    fn headers_that_pass() {
+        for text in [
+            r#"{"alg":"ES256","kid":"k"}"#,
+            r#"{"alg":"ES256","kid":"k","typ":"JWT","cty":"JWT","unknown":[1]}"#,
+            r#"{"alg":"ES256","kid":"k","typ":"AT+jwt"}"#,
+            r#"{"alg":"ES256","kid":"k","typ":"application/at+jwt"}"#,
+        ] {
+            assert_eq!(header(text).as_deref(), Ok("k"), "{text}");
+        }
+    }
+
+    #[test]
+    fn algorithms_other_than_es256() {
+        for alg in [
+            "\"none\"",
+            "\"None\"",
+            "\"NONE\"",
+            "\"\"",
+            "\"HS256\"",
+            "\"RS256\"",
+            "\"PS256\"",
+            "\"ES384\"",
+            "\"EdDSA\"",
+            "\"es256\"",
+            "\"ES256 \"",
+            "null",
+            "1",
+            "[\"ES256\"]",
+        ] {
+            let text = format!(r#"{{"alg":{alg},"kid":"k"}}"#);
+            assert_eq!(header(&text), Err(Reason::Algorithm), "{alg}");
+        }
+        assert_eq!(header(r#"{"kid":"k"}"#), Err(Reason::Algorithm));
+    }
+
+    #[test]
+    fn parameters_never_accepted_whatever_their_value() {
+        for name in REFUSED {
+            for value in ["null", "[]", "\"b64\"", "[\"alg\"]", "true", "{}"] {
+                let text = format!(r#"{{"alg":"ES256","kid":"k","{name}":{value}}}"#);
+                assert_eq!(header(&text), Err(Reason::HeaderParameter(name)), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn types_of_other_tokens() {
+        for typ in
+            ["\"dpop+jwt\"", "\"id_token\"", "\"logout+jwt\"", "\"JWE\"", "\"\"", "null", "1"]
+        {
+            let text = format!(r#"{{"alg":"ES256","kid":"k","typ":{typ}}}"#);
+            assert_eq!(header(&text), Err(Reason::TokenType), "{typ}");
+        }
+    }
+
+    #[test]
+    fn key_ids() {
+        let kid = |kid: &str| header(&format!(r#"{{"alg":"ES256","kid":{kid}}}"#));
+        assert!(kid(&format!("\"{}\"", "k".repeat(256))).is_ok());
+        for bad in
+            ["\"\"", "null", "1", "[\"k\"]", "\"a b\"", "\"a\\u0000\"", "\"\u{e9}\"", "\"a\\n\""]
+        {
+            assert_eq!(kid(bad), Err(Reason::KeyId), "{bad}");
+        }
+        assert_eq!(kid(&format!("\"{}\"", "k".repeat(257))), Err(Reason::KeyId));
+        assert_eq!(header(r#"{"alg":"ES256"}"#), Err(Reason::KeyId));
+    }
+
+    #[test]
+    fn headers_are_strict_json() {
+        for text in [
+            "[]",
+            "",
+            r#"{"alg":"none","alg":"ES256","kid":"k"}"#,
+            r#"{"alg":"ES256","kid":"k"} x"#,
+            r#"{"alg":"ES256","kid":"k","x":{"a":1,"a":1}}"#,
+        ] {
+            let expected = if text.is_empty() { Reason::NotCompact } else { Reason::HeaderJson };
+            assert_eq!(header(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn three_non_empty_segments() {
+        let good = token(r#"{"alg":"ES256","kid":"k"}"#);
+        assert!(parse(&good).is_ok());
+        let segments: Vec<_> = good.split('.').collect();
+        let (header, payload, signature) = (segments[0], segments[1], segments[2]);
+        for bad in [
+            String::new(),
+            "..".into(),
+            header.into(),
+            format!("{header}.{payload}"),
+            format!("{good}."),
+            format!(".{good}"),
+            format!("{good}.x"),
+            format!("{header}..{signature}"),
+            format!("{header}.{payload}."),
+            format!(".{payload}.{signature}"),
+            format!("{good}.{payload}.{signature}"),
+        ] {
+            assert_eq!(parse(&bad), Err(Reason::NotCompact), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_spelling_per_token() {
+        let good = token(r#"{"alg":"ES256","kid":"k"}"#);
+        let (rest, last) = good.split_at(good.len() - 1);
+        for bad in [
+            format!("{good}="),
+            format!("{good}=="),
+            format!("{rest}{}", if last == "Q" { 'R' } else { 'B' }),
+            good.replacen('.', " .", 1),
+            good.replacen('.', "\n.", 1),
+            format!("{rest}+"),
+            format!("{rest}/"),
+            format!("{rest}\u{e9}"),
+        ] {
+            assert!(matches!(parse(&bad), Err(Reason::Encoding)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn size_and_signature_length() {
+        let good = token(r#"{"alg":"ES256","kid":"k"}"#);
+        assert!(Compact::parse(good.as_bytes(), good.len()).is_ok());
+        assert!(matches!(Compact::parse(good.as_bytes(), good.len() - 1), Err(Reason::TooLarge)));
+        let short =
+            format!("{}.e30.{}", good.split('.').next().unwrap(), URL_SAFE_NO_PAD.encode([1; 63]));
+        assert_eq!(parse(&short), Err(Reason::Signature));
+    }
+}

@@ -1,0 +1,262 @@
+//! JSON read strictly: no duplicate members at any depth, no number beyond a double, and integers
+//! exact. What is let through has one meaning for every reader.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// An object whose whole text has been checked. Members are sorted by name.
+pub(super) struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
+
+/// The checked text of one value.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'a>(&'a str);
+
+impl<'a> Object<'a> {
+    /// Reads one object and nothing after it; `None` when the text is anything else.
+    pub(super) fn parse(text: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        check(text).ok()?;
+        Self::members(text)
+    }
+
+    fn members(text: &'a str) -> Option<Self> {
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let mut members = reader.deserialize_map(Members).ok()?;
+        members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Some(Self(members))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<Value<'a>> {
+        let at = self.0.binary_search_by(|(member, _)| (**member).cmp(name)).ok()?;
+        self.0.get(at).map(|(_, value)| *value)
+    }
+}
+
+impl<'a> Value<'a> {
+    pub(super) fn is_null(self) -> bool {
+        self.0 == "null"
+    }
+
+    pub(super) fn as_str(self) -> Option<Cow<'a, str>> {
+        let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        if inner.contains('\\') {
+            return serde_json::from_str(self.0).ok().map(Cow::Owned);
+        }
+        Some(Cow::Borrowed(inner))
+    }
+
+    /// An integer that fits; a fraction or an exponent makes a number no integer, and `-0` is 0.
+    pub(super) fn as_i64(self) -> Option<i64> {
+        let digits = self.0.strip_prefix('-').unwrap_or(self.0);
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| self.0.parse().ok()).flatten()
+    }
+
+    pub(super) fn as_f64(self) -> Option<f64> {
+        let number = self.0.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        number.then(|| self.0.parse().ok()).flatten()
+    }
+
+    pub(super) fn as_array(self) -> Option<Vec<Self>> {
+        if !self.0.starts_with('[') {
+            return None;
+        }
+        let elements: Vec<&RawValue> = serde_json::from_str(self.0).ok()?;
+        Some(elements.into_iter().map(|element| Self(element.get())).collect())
+    }
+
+    pub(super) fn as_object(self) -> Option<Object<'a>> {
+        if self.0.starts_with('{') { Object::members(self.0) } else { None }
+    }
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<(Cow<'de, str>, Value<'de>)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::with_capacity(24);
+        while let Some(name) = map.next_key_seed(Name)? {
+            members.push((name, Value(map.next_value::<&RawValue>()?.get())));
+        }
+        Ok(members)
+    }
+}
+
+/// A member name, borrowed where it has no escapes.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_owned()))
+    }
+}
+
+/// Walks a whole document. Depth is bounded by `serde_json` (128 levels).
+fn check(text: &str) -> Result<(), serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    Strict.deserialize(&mut reader)?;
+    reader.end()
+}
+
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("strict JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(Self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = map.next_key_seed(Name)? {
+            names.push(name);
+            map.next_value_seed(Self)?;
+        }
+        names.sort_unstable();
+        if names.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
+            return Err(A::Error::custom("duplicate member"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted(text: &str) -> bool {
+        Object::parse(text.as_bytes()).is_some()
+    }
+
+    #[test]
+    fn duplicates_are_refused_at_any_depth() {
+        assert!(accepted(r#"{"a":1,"b":{"a":1},"A":2}"#));
+        for text in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"x":{"a":1,"a":2}}"#,
+            r#"{"x":[[{"a":1,"b":[],"a":2}]]}"#,
+        ] {
+            assert!(!accepted(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_a_double_are_refused_wherever_they_stand() {
+        assert!(accepted(r#"{"a":1e308,"b":-1.5e-400}"#));
+        for text in [r#"{"a":1e400}"#, r#"{"a":[{"b":-1e400}]}"#] {
+            assert!(!accepted(text), "{text}");
+        }
+        assert!(!accepted(&format!(r#"{{"a":{}}}"#, "9".repeat(10_000))));
+    }
+
+    #[test]
+    fn only_one_object_of_valid_unicode() {
+        for text in ["[]", "1", "null", "", "{} {}", "{},", "{\"a\":NaN}", "\u{feff}{}"] {
+            assert!(!accepted(text), "{text}");
+        }
+        assert!(!accepted(r#"{"a":"\ud800"}"#));
+        assert!(!accepted("{\"a\":\"\u{1}\"}"));
+        assert!(Object::parse(b"{\"a\":\"\xff\"}").is_none());
+        assert!(accepted(" \r\n\t{} \n"));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |depth| format!("{{\"a\":{}1{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert!(accepted(&nested(100)));
+        assert!(!accepted(&nested(20_000)));
+    }
+
+    #[test]
+    fn integers_are_exact() {
+        let integer = |text: &str| {
+            let text = format!("{{\"a\":{text}}}");
+            Object::parse(text.as_bytes()).unwrap().get("a").unwrap().as_i64()
+        };
+        assert_eq!(integer("9007199254740993"), Some(9_007_199_254_740_993));
+        assert_eq!(integer("9223372036854775807"), Some(i64::MAX));
+        assert_eq!(integer("-0"), Some(0));
+        assert_eq!(integer("-7"), Some(-7));
+        for text in ["9223372036854775808", "1.0", "-0.0", "1e3", "\"1\"", "true", "null", "[1]"] {
+            assert_eq!(integer(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn typed_reads() {
+        let text = br#"{"s":"a\n\u00e9","p":"plain","n":-1.5,"l":["x",2],"o":{"k":null}}"#;
+        let object = Object::parse(text).unwrap();
+        let get = |name| object.get(name).unwrap();
+        assert_eq!(get("s").as_str().unwrap(), "a\n\u{e9}");
+        assert_eq!(get("p").as_str().unwrap(), "plain");
+        assert_eq!(get("n").as_f64(), Some(-1.5));
+        assert_eq!(get("l").as_array().unwrap().len(), 2);
+        assert!(get("o").as_object().unwrap().get("k").unwrap().is_null());
+        assert!(get("o").as_str().is_none() && get("s").as_f64().is_none());
+        assert!(object.get("absent").is_none());
+    }
+}

@@ -1,0 +1,17 @@
+//! The keys of a zone: where they come from, which are usable, and how long.
+
+mod http;
+mod jwk;
+mod source;
+mod zone;
+
+pub(super) use http::is_loopback;
+pub use http::{HttpKeys, HttpKeysBuilder};
+pub(super) use jwk::Key;
+pub(super) use source::DynKeySource;
+pub use source::{KeyDocument, KeyError, KeyRequest, KeySource, StaticKeys};
+pub use zone::KeyStatus;
+pub(super) use zone::{KeyPolicy, Lookup, ZoneKeys};
+
+/// A larger key document is refused.
+pub(super) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;

@@ -1,0 +1,279 @@
+//! The keys of one zone over time: fetched once for all who wait, refreshed before they are old,
+//! kept when a refresh fails, and never fetched as often as a caller pleases.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::watch, task::AbortHandle};
+
+use super::{
+    DynKeySource, Key, KeyError, KeyRequest,
+    jwk::{KeySet, read_document},
+};
+use crate::Clock;
+
+/// How soon keys that could not be had at all are asked for again.
+const COLD_RETRY: Duration = Duration::from_secs(1);
+
+/// How long keys are good for, and how often they may be fetched.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::verify) struct KeyPolicy {
+    /// Age at which a key set should have been replaced.
+    pub(in crate::verify) ttl: Duration,
+    /// How much longer it serves while refreshes fail.
+    pub(in crate::verify) stale: Duration,
+    /// The least time between two fetches while there are keys.
+    pub(in crate::verify) cool_down: Duration,
+    /// The most a fetch may take, and so the most anybody waits for one.
+    pub(in crate::verify) timeout: Duration,
+}
+
+/// The keys of one zone. Its tasks hold it weakly and end with it.
+pub(in crate::verify) struct ZoneKeys {
+    request: KeyRequest,
+    source: Arc<dyn DynKeySource>,
+    clock: Arc<dyn Clock>,
+    policy: KeyPolicy,
+    state: Mutex<State>,
+}
+
+/// Times are those of [`Clock::monotonic`].
+#[derive(Default)]
+struct State {
+    loaded: Option<Loaded>,
+    /// When the last fetch began. Set before it begins: what ends it cannot undo it.
+    attempted_at: Option<Duration>,
+    flight: Option<Flight>,
+    error: Option<KeyError>,
+    failures: u64,
+    tasks: Tasks,
+}
+
+struct Loaded {
+    keys: KeySet,
+    at: Duration,
+    refresh_at: Duration,
+}
+
+/// A fetch in progress; true when it is over.
+type Flight = watch::Receiver<bool>;
+
+#[derive(Default)]
+struct Tasks {
+    fetch: Option<AbortHandle>,
+    timer: Option<AbortHandle>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in [self.fetch.take(), self.timer.take()].into_iter().flatten() {
+            task.abort();
+        }
+    }
+}
+
+/// What is known about a `kid` without waiting.
+pub(in crate::verify) enum Lookup {
+    Found(Arc<Key>),
+    /// The zone has keys, and none of this name.
+    Unknown,
+    /// A fetch that may bring it is in progress.
+    Pending(Flight),
+    Unavailable(KeyError),
+}
+
+/// The keys of a zone as they are now, for readiness checks and dashboards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyStatus {
+    /// The issuer.
+    pub issuer: String,
+    /// The zone.
+    pub zone: String,
+    /// The `kid`s of the usable keys, sorted; none means that every mandate is refused with 503.
+    pub key_ids: Vec<String>,
+    /// How old the key set is.
+    pub age: Option<Duration>,
+    /// How long no further fetch may be forced.
+    pub cool_down: Option<Duration>,
+    /// Why the last fetch failed; `None` when it did not.
+    pub last_error: Option<KeyError>,
+    /// How many fetches have failed since the start.
+    pub failures: u64,
+}
+
+impl ZoneKeys {
+    pub(in crate::verify) fn new(
+        request: KeyRequest,
+        source: Arc<dyn DynKeySource>,
+        clock: Arc<dyn Clock>,
+        policy: KeyPolicy,
+    ) -> Arc<Self> {
+        Arc::new(Self { request, source, clock, policy, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is a single assignment away from consistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks a key up, and starts the fetch that its absence or the age of the set calls for.
+    pub(in crate::verify) fn lookup(self: &Arc<Self>, kid: &str) -> Lookup {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        state.drop_dead_flight();
+        let rested =
+            state.attempted_at.is_none_or(|at| now.saturating_sub(at) >= self.policy.cool_down);
+        let Some(loaded) = state.usable(now, self.policy) else {
+            if let (Some(error), Some(at)) = (&state.error, state.attempted_at) {
+                let pause = COLD_RETRY.min(self.policy.cool_down);
+                if state.flight.is_none() && now.saturating_sub(at) < pause {
+                    return Lookup::Unavailable(error.clone());
+                }
+            }
+            return self.join_or_start(&mut state, now);
+        };
+        if let Some(key) = loaded.keys.get(kid).cloned() {
+            if now >= loaded.refresh_at && rested && state.flight.is_none() {
+                self.join_or_start(&mut state, now);
+            }
+            return Lookup::Found(key);
+        }
+        if state.flight.is_some() || rested {
+            return self.join_or_start(&mut state, now);
+        }
+        Lookup::Unknown
+    }
+
+    /// Waits for what [`lookup`](Self::lookup) started, no longer than a fetch may take.
+    pub(in crate::verify) async fn landed(&self, mut flight: Flight, kid: &str) -> Lookup {
+        // An error means that the fetch was aborted: over as well.
+        let _ = flight.wait_for(|over| *over).await;
+        let state = self.state();
+        match state.usable(self.clock.monotonic(), self.policy) {
+            Some(loaded) => loaded.keys.get(kid).cloned().map_or(Lookup::Unknown, Lookup::Found),
+            None => Lookup::Unavailable(state.error.clone().unwrap_or(KeyError::Aborted)),
+        }
+    }
+
+    /// Fetches unless there are keys already.
+    pub(in crate::verify) async fn warm_up(self: &Arc<Self>) -> Result<(), KeyError> {
+        // No key has the empty name.
+        let found = match self.lookup("") {
+            Lookup::Pending(flight) => self.landed(flight, "").await,
+            found => found,
+        };
+        match found {
+            Lookup::Unavailable(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(in crate::verify) fn status(&self) -> KeyStatus {
+        let now = self.clock.monotonic();
+        let state = self.state();
+        let loaded = state.usable(now, self.policy);
+        let mut key_ids: Vec<String> =
+            loaded.iter().flat_map(|loaded| loaded.keys.keys()).map(|kid| (**kid).into()).collect();
+        key_ids.sort_unstable();
+        let next = state.attempted_at.map(|at| at.saturating_add(self.policy.cool_down));
+        KeyStatus {
+            issuer: self.request.issuer().into(),
+            zone: self.request.zone().into(),
+            key_ids,
+            age: loaded.map(|loaded| now.saturating_sub(loaded.at)),
+            cool_down: next.and_then(|next| next.checked_sub(now)).filter(|left| !left.is_zero()),
+            last_error: state.error.clone(),
+            failures: state.failures,
+        }
+    }
+
+    fn join_or_start(self: &Arc<Self>, state: &mut State, now: Duration) -> Lookup {
+        if let Some(flight) = &state.flight {
+            return Lookup::Pending(flight.clone());
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return Lookup::Unavailable(KeyError::Aborted);
+        };
+        let (over, flight) = watch::channel(false);
+        state.attempted_at = Some(now);
+        state.flight = Some(flight.clone());
+        let (zone, source) = (Arc::downgrade(self), Arc::clone(&self.source));
+        let (request, timeout) = (self.request.clone(), self.policy.timeout);
+        let task = runtime.spawn(async move {
+            let fetched = tokio::time::timeout(timeout, source.fetch(&request)).await;
+            let keys = fetched
+                .unwrap_or(Err(KeyError::Timeout))
+                .and_then(|document| read_document(&document));
+            if let Some(zone) = zone.upgrade() {
+                zone.land(keys);
+            }
+            let _ = over.send(true);
+        });
+        state.tasks.fetch = Some(task.abort_handle());
+        Lookup::Pending(flight)
+    }
+
+    /// Takes the result of a fetch in. Good keys are never replaced by nothing.
+    fn land(self: &Arc<Self>, fetched: Result<KeySet, KeyError>) {
+        let now = self.clock.monotonic();
+        let zone = self.request.zone();
+        let mut state = self.state();
+        state.flight = None;
+        let next = match fetched {
+            Ok(keys) => {
+                tracing::debug!(target: "caracal::keys", zone, keys = keys.len(), "keys fetched");
+                // Jitter, so that a fleet started together does not fetch together.
+                let wait = self.policy.ttl.mul_f64(0.75 + 0.15 * fastrand::f64());
+                state.loaded = Some(Loaded { keys, at: now, refresh_at: now.saturating_add(wait) });
+                state.error = None;
+                wait
+            }
+            Err(error) => {
+                tracing::warn!(target: "caracal::keys", zone, %error, "keys not fetched");
+                state.fail(error);
+                self.policy.cool_down
+            }
+        };
+        self.schedule(&mut state, next.max(COLD_RETRY));
+    }
+
+    /// Refreshes after `wait` even when no request comes.
+    fn schedule(self: &Arc<Self>, state: &mut State, wait: Duration) {
+        let zone = Arc::downgrade(self);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            if let Some(zone) = Weak::upgrade(&zone) {
+                let mut state = zone.state();
+                if state.flight.is_none() {
+                    let now = zone.clock.monotonic();
+                    zone.join_or_start(&mut state, now);
+                }
+            }
+        });
+        if let Some(before) = state.tasks.timer.replace(task.abort_handle()) {
+            before.abort();
+        }
+    }
+}
+
+impl State {
+    fn usable(&self, now: Duration, policy: KeyPolicy) -> Option<&Loaded> {
+        let limit = policy.ttl.saturating_add(policy.stale);
+        self.loaded.as_ref().filter(|loaded| now.saturating_sub(loaded.at) <= limit)
+    }
+
+    fn fail(&mut self, error: KeyError) {
+        self.error = Some(error);
+        self.failures += 1;
+    }
+
+    /// A fetch whose task panicked, or went down with its runtime, has failed.
+    fn drop_dead_flight(&mut self) {
+        if self.flight.take_if(|flight| flight.has_changed().is_err()).is_some() {
+            self.fail(KeyError::Aborted);
+        }
+    }
+}

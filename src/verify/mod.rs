@@ -1,0 +1,231 @@
+//! Proving a request: the [`Verifier`] trait, and the [`MandateVerifier`] that implements it for
+//! Caracal mandates.
+
+mod builder;
+mod claims;
+mod jose;
+mod json;
+mod keys;
+mod mandate;
+mod requirements;
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use http::{HeaderMap, HeaderName, Method, Uri, header, request::Parts};
+
+pub use builder::{ConfigurationError, MandateVerifierBuilder};
+pub use keys::{
+    HttpKeys, HttpKeysBuilder, KeyDocument, KeyError, KeyRequest, KeySource, KeyStatus, StaticKeys,
+};
+pub use mandate::MandateVerifier;
+pub(crate) use requirements::Requirements;
+
+use crate::{BearerToken, Clock, Denial, Proof, Reason, SystemClock, envelope::credential};
+
+/// The request under judgement: everything but its body.
+#[derive(Debug, Clone, Copy)]
+pub struct Inbound<'a> {
+    parts: &'a Parts,
+}
+
+impl<'a> Inbound<'a> {
+    /// The request whose head is `parts`.
+    #[must_use]
+    pub const fn new(parts: &'a Parts) -> Self {
+        Self { parts }
+    }
+
+    /// The method.
+    #[must_use]
+    pub const fn method(&self) -> &'a Method {
+        &self.parts.method
+    }
+
+    /// The target.
+    #[must_use]
+    pub const fn uri(&self) -> &'a Uri {
+        &self.parts.uri
+    }
+
+    /// The headers.
+    #[must_use]
+    pub const fn headers(&self) -> &'a HeaderMap {
+        &self.parts.headers
+    }
+
+    /// The whole head.
+    #[must_use]
+    pub const fn parts(&self) -> &'a Parts {
+        self.parts
+    }
+
+    /// The bearer token of `Authorization`.
+    ///
+    /// # Errors
+    /// `missing_token` without one, `invalid_request` with more than one header line,
+    /// `invalid_token` when it is not text.
+    pub fn bearer(&self) -> Result<BearerToken, Denial> {
+        let token = self.credential(&header::AUTHORIZATION, Some("Bearer"))?;
+        std::str::from_utf8(token)
+            .map(BearerToken::new)
+            .map_err(|_| Denial::invalid_token(Reason::Encoding))
+    }
+
+    fn credential(&self, name: &HeaderName, scheme: Option<&str>) -> Result<&'a [u8], Denial> {
+        credential(self.headers(), name, scheme)
+    }
+}
+
+/// Decides whether a request is authentic and alive, and for whom it acts.
+///
+/// [`MandateVerifier`] proves Caracal mandates, [`verifier_fn`] makes one of a closure. Whatever a
+/// verifier says, the layer itself refuses a proof that has expired, that names no zone or
+/// application, or whose hop is above [`MAX_HOP`](crate::MAX_HOP).
+pub trait Verifier: Send + Sync + 'static {
+    /// Judges a request.
+    fn verify(&self, inbound: &Inbound<'_>) -> impl Future<Output = Result<Proof, Denial>> + Send;
+
+    /// The same without waiting, where the answer is at hand: what it decides costs no boxed
+    /// future. `None` means "ask [`verify`](Self::verify)".
+    fn verify_now(&self, inbound: &Inbound<'_>) -> Option<Result<Proof, Denial>> {
+        let _ = inbound;
+        None
+    }
+
+    /// The header the credential is read from. The layer marks its value sensitive, and an
+    /// `optional` layer lets through only requests without it.
+    fn header(&self) -> HeaderName {
+        header::AUTHORIZATION
+    }
+
+    /// The time proofs are judged by, in Unix seconds.
+    fn unix_time(&self) -> u64 {
+        SystemClock.unix_time().as_secs()
+    }
+}
+
+impl<V: Verifier> Verifier for Arc<V> {
+    fn verify(&self, inbound: &Inbound<'_>) -> impl Future<Output = Result<Proof, Denial>> + Send {
+        V::verify(self, inbound)
+    }
+
+    fn verify_now(&self, inbound: &Inbound<'_>) -> Option<Result<Proof, Denial>> {
+        V::verify_now(self, inbound)
+    }
+
+    fn header(&self) -> HeaderName {
+        V::header(self)
+    }
+
+    fn unix_time(&self) -> u64 {
+        V::unix_time(self)
+    }
+}
+
+/// A verifier of any type behind one pointer; cheap to clone.
+#[derive(Clone)]
+pub struct BoxVerifier(Arc<dyn DynVerifier>);
+
+impl BoxVerifier {
+    /// Boxes `verifier`.
+    pub fn new(verifier: impl Verifier) -> Self {
+        Self(Arc::new(verifier))
+    }
+}
+
+impl std::fmt::Debug for BoxVerifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoxVerifier").finish_non_exhaustive()
+    }
+}
+
+trait DynVerifier: Send + Sync {
+    fn verify<'a>(
+        &'a self,
+        inbound: &'a Inbound<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<Proof, Denial>> + Send + 'a>>;
+    fn verify_now(&self, inbound: &Inbound<'_>) -> Option<Result<Proof, Denial>>;
+    fn header(&self) -> HeaderName;
+    fn unix_time(&self) -> u64;
+}
+
+impl<V: Verifier> DynVerifier for V {
+    fn verify<'a>(
+        &'a self,
+        inbound: &'a Inbound<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<Proof, Denial>> + Send + 'a>> {
+        Box::pin(Verifier::verify(self, inbound))
+    }
+
+    fn verify_now(&self, inbound: &Inbound<'_>) -> Option<Result<Proof, Denial>> {
+        Verifier::verify_now(self, inbound)
+    }
+
+    fn header(&self) -> HeaderName {
+        Verifier::header(self)
+    }
+
+    fn unix_time(&self) -> u64 {
+        Verifier::unix_time(self)
+    }
+}
+
+impl Verifier for BoxVerifier {
+    async fn verify(&self, inbound: &Inbound<'_>) -> Result<Proof, Denial> {
+        self.0.verify(inbound).await
+    }
+
+    fn verify_now(&self, inbound: &Inbound<'_>) -> Option<Result<Proof, Denial>> {
+        self.0.verify_now(inbound)
+    }
+
+    fn header(&self) -> HeaderName {
+        self.0.header()
+    }
+
+    fn unix_time(&self) -> u64 {
+        self.0.unix_time()
+    }
+}
+
+/// A verifier of a closure over the bearer token, for credentials of another kind or for tests.
+///
+/// ```
+/// use caracal_axum::{BearerToken, CaracalLayer, Denial, Proof, verifier_fn};
+///
+/// let verifier = verifier_fn(|token: BearerToken| async move {
+///     match token.expose() {
+///         "open sesame" => Ok(Proof::builder("cave", "ali-baba", u64::MAX).build()),
+///         _ => Err(Denial::invalid_token("another word")),
+///     }
+/// });
+/// let layer = CaracalLayer::enforce(verifier);
+/// ```
+pub fn verifier_fn<F, Fut>(f: F) -> VerifierFn<F>
+where
+    F: Fn(BearerToken) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Proof, Denial>> + Send,
+{
+    VerifierFn(f)
+}
+
+/// The verifier that [`verifier_fn`] makes.
+#[derive(Clone)]
+pub struct VerifierFn<F>(F);
+
+impl<F> std::fmt::Debug for VerifierFn<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifierFn").finish_non_exhaustive()
+    }
+}
+
+impl<F, Fut> Verifier for VerifierFn<F>
+where
+    F: Fn(BearerToken) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Proof, Denial>> + Send,
+{
+    fn verify(&self, inbound: &Inbound<'_>) -> impl Future<Output = Result<Proof, Denial>> + Send {
+        let judged = inbound.bearer().map(&self.0);
+        async move { judged?.await }
+    }
+}

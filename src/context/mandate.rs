@@ -6,7 +6,7 @@ use super::Proof;
 
 /// The verified claims of the request's mandate; as a handler argument, those of the request.
 ///
-/// Serializes with the wire names; absent ids are `null`, absent lists empty, and an absent
+/// Serializes with the wire names; absent ids are `null`, an absent scope or list is empty, and an absent
 /// `hop_count` or `delegation_graph_epoch` is 0.
 #[derive(Debug, Clone)]
 pub struct Mandate(Proof);
@@ -164,7 +164,7 @@ impl Serialize for Mandate {
         map.serialize_entry("jti", self.jti())?;
         map.serialize_entry("iat", &self.iat())?;
         map.serialize_entry("exp", &proof.expires_at())?;
-        map.serialize_entry("scope", &proof.scope_text())?;
+        map.serialize_entry("scope", proof.scope_text().unwrap_or_default())?;
         map.serialize_entry("target", &proof.targets().collect::<Vec<_>>())?;
         map.serialize_entry("agent_session_id", &proof.agent_session_id())?;
         map.serialize_entry("delegation_edge_id", &proof.delegation_edge_id())?;

@@ -108,10 +108,10 @@ pub fn encode_envelope(envelope: &Envelope, headers: &mut HeaderMap) {
     }
     let state = envelope.trace_state.as_deref().unwrap_or_default();
     let present = headers.get_all(HEADER_TRACESTATE).iter().any(|value| !value.is_empty());
-    if !present && !state.is_empty() {
-        if let Ok(value) = HeaderValue::from_bytes(state.as_bytes()) {
-            headers.insert(HEADER_TRACESTATE, value);
-        }
+    if let (false, false, Ok(value)) =
+        (present, state.is_empty(), HeaderValue::from_bytes(state.as_bytes()))
+    {
+        headers.insert(HEADER_TRACESTATE, value);
     }
 
     let mut members = envelope.baggage.clone();

@@ -104,7 +104,6 @@ impl State {
 
 impl MemoryRevocations {
     /// A store with another capacity, TTL or clock.
-    #[must_use]
     pub fn builder() -> MemoryRevocationsBuilder {
         MemoryRevocationsBuilder::default()
     }

@@ -8,6 +8,8 @@ mod json;
 mod keys;
 mod mandate;
 mod requirements;
+#[cfg(test)]
+mod wycheproof;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 

@@ -34,10 +34,10 @@ impl PartialEq for Key {
 }
 
 /// The usable keys of a document, by `kid`.
-pub(super) type KeySet = HashMap<Box<str>, std::sync::Arc<Key>>;
+pub(in crate::verify) type KeySet = HashMap<Box<str>, std::sync::Arc<Key>>;
 
 /// Judges a document and keeps its usable keys.
-pub(super) fn read_document(document: &KeyDocument) -> Result<KeySet, KeyError> {
+pub(in crate::verify) fn usable_keys(document: &KeyDocument) -> Result<KeySet, KeyError> {
     if document.status != StatusCode::OK {
         return Err(KeyError::Status(document.status));
     }
@@ -132,7 +132,7 @@ mod tests {
 
     fn read(body: impl Into<Bytes>) -> Result<Vec<String>, KeyError> {
         let document = KeyDocument { status: StatusCode::OK, body: body.into() };
-        let mut kids: Vec<_> = read_document(&document)?.into_keys().map(String::from).collect();
+        let mut kids: Vec<_> = usable_keys(&document)?.into_keys().map(String::from).collect();
         kids.sort();
         Ok(kids)
     }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn usable_keys() {
+    fn keys_that_pass() {
         for key in [
             good(),
             without("use"),
@@ -236,7 +236,7 @@ mod tests {
             body: json!({"keys": [good()]}).to_string().into(),
         };
         for status in [201, 204, 302, 404, 500] {
-            let error = read_document(&document(status)).err();
+            let error = usable_keys(&document(status)).err();
             assert_eq!(
                 error.unwrap().to_string(),
                 KeyError::Status(document(status).status).to_string()

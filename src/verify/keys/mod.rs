@@ -8,6 +8,8 @@ mod zone;
 pub(super) use http::is_loopback;
 pub use http::{HttpKeys, HttpKeysBuilder};
 pub(super) use jwk::Key;
+#[cfg(test)]
+pub(super) use jwk::usable_keys;
 pub(super) use source::DynKeySource;
 pub use source::{KeyDocument, KeyError, KeyRequest, KeySource, StaticKeys};
 pub use zone::KeyStatus;

@@ -10,7 +10,7 @@ use tokio::{runtime::Handle, sync::watch, task::AbortHandle};
 
 use super::{
     DynKeySource, Key, KeyError, KeyRequest,
-    jwk::{KeySet, read_document},
+    jwk::{KeySet, usable_keys},
 };
 use crate::Clock;
 
@@ -206,7 +206,7 @@ impl ZoneKeys {
             let fetched = tokio::time::timeout(timeout, source.fetch(&request)).await;
             let keys = fetched
                 .unwrap_or(Err(KeyError::Timeout))
-                .and_then(|document| read_document(&document));
+                .and_then(|document| usable_keys(&document));
             if let Some(zone) = zone.upgrade() {
                 zone.land(keys);
             }

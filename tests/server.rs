@@ -1,0 +1,794 @@
+//! The layer on a real listening server, asked by a real client.
+
+mod support;
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Extension, Json, Router,
+    body::Body,
+    extract::{MatchedPath, WebSocketUpgrade},
+    http::{HeaderMap, Method, Request, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use bytes::Bytes;
+use caracal_axum::{
+    Binding, BoxVerifier, CaracalContext, CaracalLayer, Denial, Mandate, Proof, Reason, Require,
+    Verifier, current, verifier_fn,
+};
+use serde_json::{Value, json};
+use support::{AUDIENCE, Logs, Zone, client, delegated, error_of, serve};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+async fn who(context: CaracalContext) -> Json<CaracalContext> {
+    Json(context)
+}
+
+async fn maybe(context: Option<CaracalContext>) -> String {
+    context.map_or("nobody".into(), |context| context.application_id().to_owned())
+}
+
+fn app(zone: &Zone) -> Router {
+    Router::new()
+        .route("/who", get(who))
+        .route(
+            "/refunds",
+            post(who).route_layer(Require::scopes(["refunds:create", "tickets:read"])),
+        )
+        .layer(CaracalLayer::enforce(zone.verifier()))
+}
+
+#[tokio::test]
+async fn a_good_mandate_gets_in_and_the_handler_knows_who_it_is() {
+    let zone = Zone::new();
+    let url = serve(app(&zone)).await;
+    let token = zone.mandate(delegated());
+    let response = client().get(format!("{url}/who")).bearer_auth(token).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(
+        body,
+        json!({
+            "proven": true, "zone_id": "zone-1", "application_id": "planner",
+            "agent_session_id": "session-7", "delegation_edge_id": "edge-2",
+            "parent_edge_id": null, "authority_record_id": "record-7", "hop": 2,
+            "scopes": ["tickets:read"], "targets": [AUDIENCE],
+            "expires_at": support::NOW + 900, "trace_id": null,
+        })
+    );
+}
+
+#[tokio::test]
+async fn refusals_look_as_the_table_says() {
+    let zone = Zone::new();
+    let url = serve(app(&zone)).await;
+    let good = zone.mandate(json!({}));
+    zone.revocations.revoke("session-9").unwrap();
+    zone.revocations.raise_epoch("zone-1", 8).unwrap();
+    let invalid = r#"Bearer error="invalid_token""#;
+    let table = [
+        ("/who", None, 401, "missing_token", "Bearer"),
+        ("/who", Some("x".to_owned()), 401, "invalid_token", invalid),
+        ("/who", Some(zone.mandate(json!({"exp": 1}))), 401, "invalid_token", invalid),
+        ("/who", Some(zone.mandate(json!({"aud": "other"}))), 401, "invalid_token", invalid),
+        ("/who", Some(zone.mandate(json!({"zone_id": "other"}))), 401, "invalid_zone", invalid),
+        (
+            "/who",
+            Some(zone.mandate(json!({"agent_session_id": "session-9"}))),
+            401,
+            "session_revoked",
+            invalid,
+        ),
+        ("/who", Some(zone.mandate(delegated())), 401, "delegation_stale", invalid),
+        (
+            "/refunds",
+            Some(good.clone()),
+            403,
+            "insufficient_scope",
+            r#"Bearer error="insufficient_scope",scope="refunds:create tickets:read""#,
+        ),
+    ];
+    for (path, token, status, code, challenge) in table {
+        let method = if path == "/who" { Method::GET } else { Method::POST };
+        let mut request = client().request(method, format!("{url}{path}"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{code}");
+        assert_eq!(response.headers()[header::WWW_AUTHENTICATE], challenge, "{code}");
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+        assert_eq!(error_of(response).await, code);
+    }
+    let response = client()
+        .get(format!("{url}/who"))
+        .header(header::AUTHORIZATION, format!("Bearer {good}"))
+        .header(header::AUTHORIZATION, format!("Bearer {good}"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.headers()[header::WWW_AUTHENTICATE], r#"Bearer error="invalid_request""#);
+    assert_eq!(error_of(response).await, "invalid_request");
+}
+
+/// Threat 29: what is wrong with a token is not told.
+#[tokio::test]
+async fn every_fault_of_a_token_reads_the_same() {
+    let zone = Zone::new();
+    let url = serve(app(&zone)).await;
+    let good = zone.mandate(json!({}));
+    let mut bodies = Vec::new();
+    for token in [
+        format!("{}A", &good[..good.len() - 1]),
+        zone.mandate(json!({"exp": 1})),
+        zone.mandate(json!({"aud": "other"})),
+        zone.mandate(json!({"iss": "https://other"})),
+        zone.mandate(json!({"jti": null})),
+        zone.mandate(json!({"use": "gateway"})),
+        "not a token".into(),
+        "x".repeat(17 * 1024),
+        support::SigningKey::generate("other").sign(&zone.claims()),
+    ] {
+        let response = client().get(format!("{url}/who")).bearer_auth(token).send().await.unwrap();
+        let headers = format!("{:?} {:?}", response.status(), response.headers());
+        let headers = headers.split("\"date\"").next().unwrap().to_owned();
+        bodies.push((headers, response.text().await.unwrap()));
+    }
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1, "{bodies:?}");
+}
+
+/// Threats 17 and 18: only the configured header counts, and unsigned headers never win.
+#[tokio::test]
+async fn tokens_elsewhere_and_spoofed_ids_do_not_count() {
+    let zone = Zone::new();
+    let url = serve(app(&zone)).await;
+    let token = zone.mandate(json!({}));
+    let response = client()
+        .get(format!("{url}/who?access_token={token}"))
+        .header("x-caracal-identity", &token)
+        .body(format!("access_token={token}"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(error_of(response).await, "missing_token");
+
+    let response = client()
+        .get(format!("{url}/who"))
+        .bearer_auth(&token)
+        .header("x-caracal-zone-id", "forged")
+        .header(
+            "baggage",
+            "caracal.agent_session=forged,caracal.delegation_edge=forged,caracal.hop=9,\
+             caracal.session=forged,caracal.parent_edge=forged",
+        )
+        .send()
+        .await
+        .unwrap();
+    let text = response.text().await.unwrap();
+    assert!(text.contains("session-7") && !text.contains("forged"), "{text}");
+}
+
+#[tokio::test]
+async fn the_mandate_may_come_in_another_header() {
+    let zone = Zone::new();
+    let verifier = zone
+        .builder()
+        .credential(header::HeaderName::from_static("x-caracal-identity"), None)
+        .build()
+        .unwrap();
+    let url = serve(
+        Router::new().route("/", get(maybe)).layer(CaracalLayer::enforce(verifier).optional()),
+    )
+    .await;
+    let get = |name: &'static str, value: String| client().get(&url).header(name, value).send();
+    let token = zone.mandate(json!({}));
+    let text = async |response: reqwest::Response| response.text().await.unwrap();
+    assert_eq!(text(get("x-caracal-identity", token.clone()).await.unwrap()).await, "planner");
+    assert_eq!(get("x-caracal-identity", format!("Bearer {token}")).await.unwrap().status(), 401);
+    // Somebody else's credential is none of ours.
+    assert_eq!(text(get("authorization", "Basic x".into()).await.unwrap()).await, "nobody");
+}
+
+#[tokio::test]
+async fn an_optional_layer_judges_whatever_is_there() {
+    let zone = Zone::new();
+    let app = Router::new()
+        .route("/", get(maybe))
+        .route("/who", get(who))
+        .route("/scoped", get(maybe).route_layer(Require::new()))
+        .layer(CaracalLayer::enforce(zone.verifier()).optional());
+    let url = serve(app).await;
+    let response = client().get(&url).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "nobody");
+    for value in ["", "Bearer", "Basic x", "Bearer x", " "] {
+        let response =
+            client().get(&url).header(header::AUTHORIZATION, value).send().await.unwrap();
+        assert_eq!(response.status(), 401, "{value:?}");
+    }
+    for path in ["/who", "/scoped"] {
+        let response = client().get(format!("{url}{path}")).send().await.unwrap();
+        assert_eq!(response.status(), 401);
+        assert_eq!(error_of(response).await, "missing_token");
+    }
+}
+
+#[tokio::test]
+async fn exempt_paths_and_preflights() {
+    let zone = Zone::new();
+    let app = Router::new()
+        .route("/healthz", get(maybe))
+        .route("/healthz/who", get(who))
+        .route("/healthz/scoped", get(maybe).route_layer(Require::new()))
+        .route("/{*rest}", any(maybe))
+        .layer(CaracalLayer::enforce(zone.verifier()).exempt("/healthz").preflight());
+    let url = serve(app).await;
+    let status = async |method: Method, path: &str, headers: &[(&str, &str)]| {
+        let mut request = client().request(method, format!("{url}{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(status(Method::GET, "/healthz", &[]).await, 200);
+    assert_eq!(status(Method::GET, "/healthzz", &[]).await, 401);
+    assert_eq!(status(Method::GET, "/healthz%2f..%2fadmin", &[]).await, 401);
+    assert_eq!(status(Method::GET, "/admin", &[]).await, 401);
+    // A handler that needs an identity cannot be exempt.
+    assert_eq!(status(Method::GET, "/healthz/who", &[]).await, 500);
+    assert_eq!(status(Method::GET, "/healthz/scoped", &[]).await, 500);
+
+    let preflight = [("origin", "https://a"), ("access-control-request-method", "GET")];
+    assert_eq!(status(Method::OPTIONS, "/admin", &preflight).await, 200);
+    assert_eq!(status(Method::GET, "/admin", &preflight).await, 401);
+    assert_eq!(status(Method::OPTIONS, "/admin", &preflight[..1]).await, 401);
+    assert_eq!(status(Method::OPTIONS, "/admin", &preflight[1..]).await, 401);
+}
+
+#[tokio::test]
+async fn a_preflight_is_refused_unless_asked_for() {
+    let zone = Zone::new();
+    let response = client()
+        .request(Method::OPTIONS, format!("{}/who", serve(app(&zone)).await))
+        .header("origin", "https://a")
+        .header("access-control-request-method", "GET")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 401);
+}
+
+#[tokio::test]
+async fn without_the_layer_a_handler_answers_500_and_the_log_names_the_fix() {
+    let logs = Logs::default();
+    let _guard = logs.capture();
+    let app = Router::new()
+        .route("/who", get(who))
+        .route("/maybe", get(maybe))
+        .route("/mandate", get(|_: Mandate| async {}))
+        .route("/scoped", get(|| async {}).route_layer(Require::new()));
+    for path in ["/who", "/maybe", "/mandate", "/scoped"] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 500, "{path}");
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Value>(&body).unwrap(),
+            json!({"error": "internal_error", "error_description": "Internal server error"})
+        );
+    }
+    let fix = "add `.layer(CaracalLayer::enforce(verifier))` after the last route of the Router";
+    assert_eq!(logs.text().matches(fix).count(), 4, "{}", logs.text());
+}
+
+#[tokio::test]
+async fn requirements_check_what_is_proven() {
+    let zone = Zone::new();
+    let route = |require| get(maybe).route_layer(require);
+    let app = Router::new()
+        .route("/scope", route(Require::scopes(["tickets:read"])))
+        .route("/scopes", route(Require::scopes(["tickets:read", "x"])))
+        .route("/target", route(Require::new().targets([AUDIENCE])))
+        .route("/other-target", route(Require::new().targets(["resource://other"])))
+        .route("/session", route(Require::new().session()))
+        .route("/delegation", route(Require::new().delegation()))
+        .route("/hops", route(Require::new().max_hops(1)))
+        .route("/chain", route(Require::new().chain_contains(["root", "planner"])))
+        .route("/other-chain", route(Require::new().chain_contains(["stranger"])))
+        .route("/and", route(Require::scopes(["tickets:read"]).and(Require::new().delegation())))
+        .route(
+            "/check",
+            route(Require::check(|proof, parts| match parts.headers.get("x-tenant") {
+                Some(tenant) if tenant == proof.application_id() => Ok(()),
+                _ => Err(Denial::forbidden("another tenant")),
+            })),
+        )
+        .layer(CaracalLayer::enforce(zone.verifier()));
+    let url = serve(app).await;
+    let plain = zone.mandate(json!({"agent_session_id": null}));
+    let session = zone.mandate(json!({}));
+    let delegated = zone.mandate(delegated());
+    for (path, token, expected) in [
+        ("/scope", &plain, "planner"),
+        ("/scopes", &plain, "insufficient_scope"),
+        ("/target", &plain, "planner"),
+        ("/other-target", &plain, "invalid_token"),
+        ("/session", &plain, "session_required"),
+        ("/session", &session, "planner"),
+        ("/delegation", &session, "delegation_required"),
+        ("/delegation", &delegated, "planner"),
+        ("/hops", &session, "planner"),
+        ("/hops", &delegated, "hop_count_exceeded"),
+        ("/chain", &delegated, "planner"),
+        ("/chain", &session, "chain_mismatch"),
+        ("/other-chain", &delegated, "chain_mismatch"),
+        ("/and", &session, "delegation_required"),
+        ("/and", &delegated, "planner"),
+        ("/check", &session, "insufficient_scope"),
+    ] {
+        let response =
+            client().get(format!("{url}{path}")).bearer_auth(token).send().await.unwrap();
+        let text = response.text().await.unwrap();
+        let code = serde_json::from_str::<Value>(&text)
+            .map_or(text, |body| body["error"].as_str().unwrap().to_owned());
+        assert_eq!(code, expected, "{path}");
+    }
+    let response = client()
+        .get(format!("{url}/check"))
+        .bearer_auth(&session)
+        .header("x-tenant", "planner")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn a_requirement_keeps_404_and_405_as_they_are() {
+    let zone = Zone::new();
+    let url = serve(app(&zone)).await;
+    let token = zone.mandate(json!({}));
+    let get = async |path: &str| {
+        client().get(format!("{url}{path}")).bearer_auth(&token).send().await.unwrap().status()
+    };
+    assert_eq!(get("/refunds").await, 405);
+    assert_eq!(get("/nowhere").await, 404);
+    // Unproven callers learn neither.
+    assert_eq!(client().get(format!("{url}/nowhere")).send().await.unwrap().status(), 401);
+    assert_eq!(client().get(format!("{url}/refunds")).send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn nested_merged_and_fallback_routes_are_covered() {
+    let zone = Zone::new();
+    let template = |path: MatchedPath| async move { path.as_str().to_owned() };
+    let inner = Router::new().route("/{id}", get(template)).route("/public/x", get(maybe));
+    let app = Router::new()
+        .nest("/nested", inner.layer(CaracalLayer::enforce(zone.verifier()).exempt("/public")))
+        .merge(
+            Router::new()
+                .route("/merged", get(maybe))
+                .layer(CaracalLayer::enforce(zone.verifier())),
+        )
+        .merge(
+            Router::new()
+                .route("/covered/{id}", get(template))
+                .fallback(|| async { "fallback" })
+                .layer(CaracalLayer::enforce(zone.verifier())),
+        );
+    let url = serve(app).await;
+    let token = zone.mandate(json!({}));
+    for (path, text) in [
+        ("/nested/1", "/nested/{id}"),
+        ("/merged", "planner"),
+        ("/covered/2", "/covered/{id}"),
+        ("/elsewhere", "fallback"),
+    ] {
+        let url = format!("{url}{path}");
+        assert_eq!(client().get(&url).send().await.unwrap().status(), 401, "{path}");
+        let response = client().get(&url).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), text);
+    }
+    // The nested layer sees the rest of the path.
+    let response = client().get(format!("{url}/nested/public/x")).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "nobody");
+}
+
+/// What the documentation warns of: these two are open.
+#[tokio::test]
+async fn the_traps_of_layer_order() {
+    let zone = Zone::new();
+    let after = Router::new()
+        .route("/before", get(maybe))
+        .layer(CaracalLayer::enforce(zone.verifier()))
+        .route("/after", get(|| async { "open" }));
+    let url = serve(after).await;
+    assert_eq!(client().get(format!("{url}/before")).send().await.unwrap().status(), 401);
+    assert_eq!(client().get(format!("{url}/after")).send().await.unwrap().status(), 200);
+
+    let route_layer = Router::new()
+        .route("/route", get(maybe))
+        .fallback(|| async { "open" })
+        .route_layer(CaracalLayer::enforce(zone.verifier()));
+    let url = serve(route_layer).await;
+    assert_eq!(client().get(format!("{url}/route")).send().await.unwrap().status(), 401);
+    assert_eq!(client().get(format!("{url}/other")).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_websocket_is_refused_before_the_upgrade() {
+    let zone = Zone::new();
+    let app = Router::new()
+        .route(
+            "/ws",
+            any(|upgrade: WebSocketUpgrade, _: CaracalContext| async move {
+                upgrade.on_upgrade(|_| async {})
+            }),
+        )
+        .layer(CaracalLayer::enforce(zone.verifier()));
+    let url = serve(app).await;
+    let upgrade = || {
+        client()
+            .get(format!("{url}/ws"))
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    };
+    assert_eq!(upgrade().send().await.unwrap().status(), 401);
+    let response = upgrade().bearer_auth(zone.mandate(json!({}))).send().await.unwrap();
+    assert_eq!(response.status(), 101);
+}
+
+#[tokio::test]
+async fn grpc_requests_get_a_grpc_status() {
+    let zone = Zone::new();
+    let url = serve(app(&zone)).await;
+    let response = client()
+        .post(format!("{url}/refunds"))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["grpc-status"], "16");
+    let response = client()
+        .post(format!("{url}/refunds"))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .bearer_auth(zone.mandate(json!({})))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.headers()["grpc-status"], "7");
+}
+
+fn body_that_names_the_caller() -> Body {
+    let mut left = 2;
+    let frames = std::iter::from_fn(move || {
+        left -= 1;
+        (left >= 0).then(|| {
+            let name =
+                current().map_or("nobody".into(), |context| context.application_id().to_owned());
+            Ok::<_, Infallible>(Bytes::from(format!("{name};")))
+        })
+    });
+    Body::from_stream(futures_stream::Iter(frames))
+}
+
+/// A stream of an iterator, polled anew for every frame.
+mod futures_stream {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    pub(super) struct Iter<I>(pub(super) I);
+
+    impl<I: Iterator + Unpin> futures_core::Stream for Iter<I> {
+        type Item = I::Item;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<I::Item>> {
+            Poll::Ready(self.0.next())
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_current_context_reaches_handlers_what_they_await_and_the_body_they_stream() {
+    async fn deeper() -> String {
+        tokio::task::yield_now().await;
+        current().unwrap().application_id().to_owned()
+    }
+    let zone = Zone::new();
+    let app = Router::new()
+        .route("/awaited", get(deeper))
+        .route("/streamed", get(|| async { body_that_names_the_caller().into_response() }))
+        .route(
+            "/spawned",
+            get(|context: CaracalContext| async move {
+                let lost = tokio::spawn(async { current().is_none() }).await.unwrap();
+                let kept = tokio::spawn(context.scope(deeper())).await.unwrap();
+                format!("{lost} {kept}")
+            }),
+        )
+        .layer(CaracalLayer::enforce(zone.verifier()));
+    let url = serve(app).await;
+    let token = zone.mandate(json!({}));
+    for (path, text) in
+        [("/awaited", "planner"), ("/streamed", "planner;planner;"), ("/spawned", "true planner")]
+    {
+        let response =
+            client().get(format!("{url}{path}")).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), text, "{path}");
+    }
+    assert!(current().is_none());
+}
+
+/// Any tower service: here one without axum, with bodies of its own.
+#[tokio::test]
+async fn around_a_plain_tower_service() {
+    let zone = Zone::new();
+    let inner = service_fn(|request: Request<String>| async move {
+        let Some(Binding::Bound(context)) = request.extensions().get() else { panic!("unbound") };
+        let text = format!("{} {}", request.body(), context.application_id());
+        Ok::<_, Infallible>(Response::new(http_body_util::Full::new(Bytes::from(text))))
+    });
+    let service = CaracalLayer::enforce(zone.verifier()).layer(inner);
+    let request = |token: Option<String>| {
+        let mut request = Request::new("hello".to_owned());
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
+        request
+    };
+    let response = service.clone().oneshot(request(Some(zone.mandate(json!({}))))).await.unwrap();
+    let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+    assert_eq!(body, "hello planner");
+    let response = service.oneshot(request(None)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn propagation_binds_what_nobody_signed_and_nothing_takes_it_for_more() {
+    let zone = Zone::new();
+    let app = Router::new()
+        .route("/who", get(who))
+        .route("/scoped", get(who).route_layer(Require::new()))
+        .route("/mandate", get(|mandate: Mandate| async { Json(mandate) }))
+        .layer(CaracalLayer::propagate("zone-9", "mesh"));
+    let url = serve(app).await;
+    let get = |path: &str| {
+        client()
+            .get(format!("{url}{path}"))
+            .header("baggage", "caracal.agent_session=s1,caracal.hop=40")
+    };
+    let body: Value = get("/who").bearer_auth("opaque").send().await.unwrap().json().await.unwrap();
+    assert_eq!(body["proven"], false);
+    assert_eq!(
+        (&body["zone_id"], &body["application_id"], &body["agent_session_id"], &body["hop"]),
+        (&json!("zone-9"), &json!("mesh"), &json!("s1"), &json!(32))
+    );
+    assert_eq!(body["scopes"], json!([]));
+    assert_eq!(get("/who").send().await.unwrap().status(), 401);
+    let twice = get("/who").bearer_auth("a").header(header::AUTHORIZATION, "Bearer b");
+    assert_eq!(twice.send().await.unwrap().status(), 400);
+    for path in ["/scoped", "/mandate"] {
+        assert_eq!(get(path).bearer_auth("opaque").send().await.unwrap().status(), 500, "{path}");
+    }
+
+    let within = Router::new()
+        .route("/who", axum::routing::get(who))
+        .layer(CaracalLayer::propagate("zone-9", "mesh"))
+        .layer(CaracalLayer::enforce(zone.verifier()));
+    let url = serve(within).await;
+    let response = client()
+        .get(format!("{url}/who"))
+        .bearer_auth(zone.mandate(json!({})))
+        .header("baggage", "caracal.agent_session=forged")
+        .send()
+        .await
+        .unwrap();
+    let body: Value = response.json().await.unwrap();
+    assert_eq!((&body["proven"], &body["agent_session_id"]), (&json!(true), &json!("session-7")));
+}
+
+#[tokio::test]
+async fn a_renderer_replaces_every_refusal() {
+    let zone = Zone::new();
+    let app = Router::new()
+        .route("/scoped", get(maybe).route_layer(Require::scopes(["x"])))
+        .route("/healthz", get(who))
+        .layer(CaracalLayer::enforce(zone.verifier()).exempt("/healthz").render_denials(
+            |denial, parts| {
+                let text = format!("{} at {}", denial.code(), parts.uri.path());
+                (denial.status(), text).into_response()
+            },
+        ));
+    let url = serve(app).await;
+    let token = zone.mandate(json!({}));
+    for (path, token, text) in [
+        ("/scoped", "x", "invalid_token at /scoped"),
+        ("/scoped", &token, "insufficient_scope at /scoped"),
+        ("/healthz", "", "internal_error at /healthz"),
+    ] {
+        let response =
+            client().get(format!("{url}{path}")).bearer_auth(token).send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), text);
+    }
+}
+
+#[tokio::test]
+async fn the_layer_takes_no_verifier_on_trust() {
+    let proof = |token: &str| match token {
+        "no-zone" => Proof::builder("", "a", u64::MAX),
+        "no-application" => Proof::builder("z", "", u64::MAX),
+        "expired" => Proof::builder("z", "a", 1),
+        "hops" => Proof::builder("z", "a", u64::MAX).hop(33),
+        _ => Proof::builder("z", "a", u64::MAX),
+    };
+    let verifier = verifier_fn(move |token: caracal_axum::BearerToken| async move {
+        tokio::task::yield_now().await;
+        Ok(proof(token.expose()).build())
+    });
+    let app = Router::new()
+        .route("/", get(maybe))
+        .route("/mandate", get(|mandate: Mandate| async { Json(mandate) }))
+        .layer(CaracalLayer::enforce(BoxVerifier::new(verifier)));
+    let url = serve(app).await;
+    for (token, expected) in
+        [("good", 200), ("no-zone", 401), ("no-application", 401), ("expired", 401), ("hops", 403)]
+    {
+        let response = client().get(&url).bearer_auth(token).send().await.unwrap();
+        assert_eq!(response.status(), expected, "{token}");
+    }
+    // A verifier of another kind has no mandate claims to offer.
+    let response = client().get(format!("{url}/mandate")).bearer_auth("good").send().await.unwrap();
+    assert_eq!(response.status(), 500);
+}
+
+#[tokio::test]
+async fn mandates_expire_by_the_verifiers_clock() {
+    let zone = Zone::new();
+    let url = serve(app(&zone)).await;
+    let token = zone.mandate(json!({}));
+    let status = async || {
+        client().get(format!("{url}/who")).bearer_auth(&token).send().await.unwrap().status()
+    };
+    zone.clock.advance(Duration::from_secs(899));
+    assert_eq!(status().await, 200);
+    zone.clock.advance(Duration::from_secs(1));
+    assert_eq!(status().await, 401);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_answer_closes_the_door() {
+    let zone = Zone::new();
+    let full = caracal_axum::MemoryRevocations::builder().capacity(0).build();
+    let verifier = zone.builder().revocations(full.clone()).build().unwrap();
+    let url =
+        serve(Router::new().route("/", get(maybe)).layer(CaracalLayer::enforce(verifier))).await;
+    let get =
+        async || client().get(&url).bearer_auth(zone.mandate(json!({}))).send().await.unwrap();
+    assert_eq!(get().await.status(), 200);
+    full.revoke("x").unwrap_err();
+    let response = get().await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    assert!(response.headers().get(header::WWW_AUTHENTICATE).is_none());
+    assert_eq!(error_of(response).await, "verification_unavailable");
+}
+
+#[tokio::test]
+async fn several_zones_are_told_apart_and_verified_with_their_own_keys() {
+    let zone = Zone::new();
+    let other = support::SigningKey::generate("key-1");
+    let keys = caracal_axum::StaticKeys::new(support::ISSUER, "zone-1", zone.document()).and(
+        "https://other.example",
+        "zone-2",
+        json!({"keys": [other.jwk()]}).to_string(),
+    );
+    let verifier = zone
+        .builder()
+        .also_trust("https://other.example", "zone-2")
+        .key_source(keys)
+        .build()
+        .unwrap();
+    let url =
+        serve(Router::new().route("/", get(who)).layer(CaracalLayer::enforce(verifier))).await;
+    let pair =
+        |issuer, zone_id| support::with(zone.claims(), json!({"iss": issuer, "zone_id": zone_id}));
+    let (first, second) = (support::ISSUER, "https://other.example");
+    for (token, expected) in [
+        (zone.key.sign(&pair(first, "zone-1")), "zone-1"),
+        (other.sign(&pair(second, "zone-2")), "zone-2"),
+        // The other zone's key is no key of this one.
+        (other.sign(&pair(first, "zone-1")), "invalid_token"),
+        (zone.key.sign(&pair(second, "zone-2")), "invalid_token"),
+        (zone.key.sign(&pair(first, "zone-2")), "invalid_zone"),
+        (other.sign(&pair(second, "zone-1")), "invalid_zone"),
+        (zone.key.sign(&pair("https://third.example", "zone-1")), "invalid_token"),
+    ] {
+        let body: Value =
+            client().get(&url).bearer_auth(token).send().await.unwrap().json().await.unwrap();
+        let got = body["error"].as_str().or(body["zone_id"].as_str()).unwrap();
+        assert_eq!(got, expected);
+    }
+}
+
+#[tokio::test]
+async fn the_credential_is_marked_sensitive_and_the_binding_is_an_extension() {
+    let zone = Zone::new();
+    let app = Router::new()
+        .route(
+            "/",
+            get(|headers: HeaderMap, Extension(binding): Extension<Binding>| async move {
+                let sensitive = headers[header::AUTHORIZATION].is_sensitive();
+                format!("{sensitive} {}", matches!(binding, Binding::Bound(_)))
+            }),
+        )
+        .layer(CaracalLayer::enforce(zone.verifier()));
+    let response =
+        client().get(serve(app).await).bearer_auth(zone.mandate(json!({}))).send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "true true");
+}
+
+#[tokio::test]
+async fn spans_and_events_say_what_happened_and_never_the_token() {
+    let zone = Zone::new();
+    let app = app(&zone);
+    let logs = Logs::default();
+    let guard = logs.capture();
+    let ask = async |token: &str| {
+        let request = Request::get("/who").header(header::AUTHORIZATION, format!("Bearer {token}"));
+        app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
+    };
+    let good = zone.mandate(delegated());
+    assert_eq!(ask(&good).await, 200);
+    let forged = format!("{}AAAA", &good[..good.len() - 4]);
+    assert_eq!(ask(&forged).await, 401);
+    let stranger = support::SigningKey::generate("unheard-of-kid").sign(&zone.claims());
+    assert_eq!(ask(&stranger).await, 401);
+    drop(guard);
+    let text = logs.text();
+    for expected in [
+        r#"caracal.request{kid="key-1" outcome="allowed" zone="zone-1" hop=2}"#,
+        r#"caracal.request{kid="key-1" outcome="denied" code="invalid_token"}"#,
+        r#"caracal::denial: denied code="invalid_token" reason=signature does not verify"#,
+        r#"caracal::denial: denied code="invalid_token" reason=no key of the zone has this kid"#,
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    assert!(!text.contains("unheard-of-kid"), "a kid that is no key's is the caller's text");
+    for token in [&good, &forged, &stranger] {
+        assert!(!support::leaks(&text, token), "{text}");
+    }
+}
+
+/// A verifier that cannot answer at once is awaited, with the request whole.
+#[tokio::test]
+async fn a_verifier_sees_the_request_head() {
+    struct ByPath;
+    impl Verifier for ByPath {
+        async fn verify(&self, inbound: &caracal_axum::Inbound<'_>) -> Result<Proof, Denial> {
+            tokio::task::yield_now().await;
+            match (inbound.uri().path(), inbound.method()) {
+                ("/in", &Method::GET) => Ok(Proof::builder("z", "path", u64::MAX).build()),
+                _ => Err(Denial::invalid_token(Reason::Other("another path".into()))),
+            }
+        }
+    }
+    let app = Router::new()
+        .route("/in", get(maybe))
+        .route("/out", get(maybe))
+        .layer(CaracalLayer::enforce(ByPath));
+    let url = serve(app).await;
+    assert_eq!(
+        client().get(format!("{url}/in")).send().await.unwrap().text().await.unwrap(),
+        "path"
+    );
+    assert_eq!(client().get(format!("{url}/out")).send().await.unwrap().status(), 401);
+}

@@ -50,6 +50,22 @@
 //! | what refusals look like | [`Denial`] |
 //! | reading and writing headers | [`envelope`] |
 
+#![warn(
+    clippy::dbg_macro,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::todo,
+    clippy::unwrap_used
+)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod clock;
 mod context;
 mod denial;

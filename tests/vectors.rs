@@ -68,10 +68,10 @@ async fn verify_vectors(repeat: u32) {
         if fetched > 1 {
             failures.push(format!("{}: {fetched} fetches", case["name"]));
         }
-        if let (Some(urls), 1) = (case["jwks_url"]["go"].as_array(), fetched) {
-            if !urls.contains(&answer["jwks_fetched"][0]) {
-                failures.push(format!("{}: fetched {}", case["name"], answer["jwks_fetched"]));
-            }
+        if let (Some(urls), 1) = (case["jwks_url"]["go"].as_array(), fetched)
+            && !urls.contains(&answer["jwks_fetched"][0])
+        {
+            failures.push(format!("{}: fetched {}", case["name"], answer["jwks_fetched"]));
         }
     }
     report(&failures, cases.len(), 663);

@@ -130,7 +130,7 @@ impl Jwks {
 
 fn from_hex(hex: &str) -> Result<Vec<u8>, String> {
     let digits = hex.as_bytes();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err("raw_hex has an odd length".into());
     }
     digits

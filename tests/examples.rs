@@ -1,0 +1,99 @@
+//! The `resource_server` example as a process of its own.
+
+mod support;
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value, json};
+use support::{AUDIENCE, Issuer, ZONE, client, error_of};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+/// `cargo test` builds the examples beside the tests.
+fn command(example: &str) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let target: PathBuf = test.parent().unwrap().parent().unwrap().join("examples").join(example);
+    assert!(target.exists(), "build the examples first: cargo build --examples");
+    let mut command = Command::new(target);
+    command.env_clear().kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Reads what a server prints until it says where it listens; the rest is gathered.
+async fn listening(child: &mut Child) -> (String, Arc<Mutex<String>>) {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let url = loop {
+        let line = lines.next_line().await.unwrap().expect("it ended before it listened");
+        if let Some((_, url)) = line.split_once("listening on ") {
+            break url.trim().to_owned();
+        }
+    };
+    let log = Arc::new(Mutex::new(String::new()));
+    let gathered = Arc::clone(&log);
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            gathered.lock().unwrap().push_str(&(line + "\n"));
+        }
+    });
+    (url, log)
+}
+
+#[tokio::test]
+async fn resource_server_is_configured_by_its_environment() {
+    let issuer = Issuer::start().await.unwrap();
+    let mut server = command("resource_server")
+        .env("CARACAL_STS_URL", issuer.url())
+        .env("CARACAL_ZONE_ID", ZONE)
+        .env("CARACAL_AUDIENCE", AUDIENCE)
+        .env("CARACAL_REQUIRED_SCOPES", "tickets:read")
+        .env("CARACAL_REQUIRED_TARGETS", AUDIENCE)
+        .env("BIND", "127.0.0.1:0")
+        // Loopback is never asked for through a proxy.
+        .env("HTTP_PROXY", "http://127.0.0.1:1")
+        .env("http_proxy", "http://127.0.0.1:1")
+        .spawn()
+        .unwrap();
+    let (url, log) = listening(&mut server).await;
+    let healthz = client().get(format!("{url}/healthz")).send().await.unwrap();
+    assert_eq!(healthz.status(), 200);
+
+    let claims = issuer.claims(AUDIENCE);
+    let token = issuer.sign(&claims);
+    let whoami = |token: &str| client().get(format!("{url}/whoami")).bearer_auth(token).send();
+    let body: Value = whoami(&token).await.unwrap().json().await.unwrap();
+    assert_eq!((&body["agent_session_id"], &body["proven"]), (&json!("session-7"), &json!(true)));
+
+    let other = issuer.sign(&support::with(claims, json!({"scope": "tickets:write"})));
+    assert_eq!(error_of(whoami(&other).await.unwrap()).await, "insufficient_scope");
+    let missing = client().get(format!("{url}/whoami")).send().await.unwrap();
+    assert_eq!(error_of(missing).await, "missing_token");
+
+    server.kill().await.unwrap();
+    let log = log.lock().unwrap().clone();
+    assert!(log.contains("insufficient_scope"), "{log}");
+    assert!(!support::leaks(&log, &token) && !support::leaks(&log, &other), "{log}");
+}
+
+#[tokio::test]
+async fn resource_server_names_everything_that_is_missing() {
+    let output = command("resource_server").env("CARACAL_ZONE_ID", "z").output().await.unwrap();
+    assert!(!output.status.success());
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "error: not set: CARACAL_STS_URL, CARACAL_AUDIENCE\n"
+    );
+}
+
+#[tokio::test]
+async fn quickstart_tells_its_story() {
+    let output = command("quickstart").output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.ends_with("9 of 9 steps as expected\n"), "{text}");
+}

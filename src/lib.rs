@@ -71,6 +71,7 @@ mod context;
 mod denial;
 mod enforce;
 pub mod envelope;
+mod observer;
 mod revocation;
 mod verify;
 
@@ -90,6 +91,7 @@ pub use envelope::{
     TraceContext, TraceFlags, TraceId, decode_envelope, encode_envelope, from_headers,
     parse_baggage, parse_traceparent, to_headers,
 };
+pub use observer::{CacheResult, Decision, KeyFetch, Observer, Outcome, Place, RevocationChange};
 pub use revocation::{
     MemoryRevocations, MemoryRevocationsBuilder, RevocationError, RevocationQuery, RevocationStore,
     Standing,

@@ -105,6 +105,12 @@ pub enum Reason {
     /// The revocation store could not answer.
     #[error("the revocation store could not answer")]
     RevocationUnavailable,
+    /// Too many signatures were being checked at once.
+    #[error("too many signatures are being checked")]
+    Overloaded,
+    /// An [`Observer`](crate::Observer) panicked.
+    #[error("an observer panicked")]
+    ObserverPanicked,
     /// The verifier returned a proof without zone or application.
     #[error("the verifier returned a proof without zone or application")]
     EmptyIdentity,

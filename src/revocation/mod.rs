@@ -114,6 +114,7 @@ pub(crate) trait DynRevocationStore: Send + Sync {
         query: RevocationQuery<'a>,
     ) -> BoxFuture<'a, Result<Standing, RevocationError>>;
     fn check_now(&self, query: RevocationQuery<'_>) -> Option<Result<Standing, RevocationError>>;
+    fn generation(&self) -> Option<u64>;
 }
 
 impl<S: RevocationStore> DynRevocationStore for S {
@@ -126,6 +127,10 @@ impl<S: RevocationStore> DynRevocationStore for S {
 
     fn check_now(&self, query: RevocationQuery<'_>) -> Option<Result<Standing, RevocationError>> {
         RevocationStore::check_now(self, query)
+    }
+
+    fn generation(&self) -> Option<u64> {
+        RevocationStore::generation(self)
     }
 }
 

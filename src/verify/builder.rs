@@ -1,22 +1,27 @@
 //! Configuring a [`MandateVerifier`]: refused when incomplete or insecure.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
 
 use http::{HeaderName, header};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::{
     KeyError, KeyRequest, KeySource, MandateVerifier, Requirements,
+    cache::{BoundedCache, Flights, NoCache, TokenIds},
     claims::TrustedZone,
     keys::{DynKeySource, HttpKeys, KeyPolicy, ZoneKeys, is_loopback},
     mandate::{Settings, Trusted},
 };
 use crate::{
-    Clock, MAX_HOP, RevocationStore, SystemClock, TokenUse, revocation::DynRevocationStore,
+    Clock, MAX_HOP, Observer, RevocationStore, SystemClock, TokenUse,
+    revocation::DynRevocationStore,
 };
 
 const DEFAULT_MAX_HOPS: u32 = 10;
 const DEFAULT_MAX_TOKEN_BYTES: usize = 16 * 1024;
+const DEFAULT_PROOFS: u64 = 10_000;
+const CHECKS_PER_CORE: usize = 4;
 
 /// A configuration that would not be safe, or not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,9 +44,12 @@ pub enum ConfigurationError {
     /// A limit above what an envelope can carry.
     #[error("max_hop_count must be at most 32")]
     MaxHopCount,
-    /// A duration of zero where none makes sense.
+    /// A duration or limit of zero where none makes sense.
     #[error(".{0}(..) must not be zero")]
     Zero(&'static str),
+    /// The system has no randomness for the key of the proof cache.
+    #[error("the system has no randomness")]
+    Randomness,
     /// The HTTP client for key documents cannot be set up.
     #[error("the HTTP client for key documents cannot be set up: {0}")]
     Http(KeyError),
@@ -71,6 +79,10 @@ pub struct MandateVerifierBuilder {
     revocation_timeout: Duration,
     max_token_bytes: usize,
     clock: Arc<dyn Clock>,
+    proof_cache: u64,
+    max_checks: usize,
+    max_check_wait: Duration,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Default for MandateVerifierBuilder {
@@ -99,6 +111,10 @@ impl Default for MandateVerifierBuilder {
             revocation_timeout: Duration::from_secs(2),
             max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
             clock: Arc::new(SystemClock),
+            proof_cache: DEFAULT_PROOFS,
+            max_checks: CHECKS_PER_CORE * available_parallelism().map_or(1, NonZero::get),
+            max_check_wait: Duration::from_millis(500),
+            observer: None,
         }
     }
 }
@@ -266,6 +282,36 @@ impl MandateVerifierBuilder {
         self
     }
 
+    /// How many proofs are kept, so that a mandate that was seen before costs no signature check;
+    /// 10,000 unless set, 0 for none. Expiry, revocation and the key's presence are checked on every
+    /// request all the same.
+    pub fn proof_cache(mut self, proofs: u64) -> Self {
+        self.proof_cache = proofs;
+        self
+    }
+
+    /// How many signature checks may be in progress at once; four per core unless set. Mandates
+    /// whose proof is cached need none.
+    pub fn max_concurrent_checks(mut self, checks: usize) -> Self {
+        self.max_checks = checks;
+        self
+    }
+
+    /// How long a request may wait for its signature check to begin before it is refused with 503;
+    /// half a second unless set. Enough for thousands of new callers at once, and an end to what a
+    /// flood of forgeries can ask for.
+    pub fn max_check_wait(mut self, wait: Duration) -> Self {
+        self.max_check_wait = wait;
+        self
+    }
+
+    /// Who is told of key fetches. Decisions are told by
+    /// [`CaracalLayer::observer`](crate::CaracalLayer::observer).
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
     /// The clock mandates and keys are judged by.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -303,8 +349,12 @@ impl MandateVerifierBuilder {
                 return Err(ConfigurationError::Zero(name));
             }
         }
-        if self.max_token_bytes == 0 {
-            return Err(ConfigurationError::Zero("max_token_bytes"));
+        for (name, limit) in
+            [("max_token_bytes", self.max_token_bytes), ("max_concurrent_checks", self.max_checks)]
+        {
+            if limit == 0 {
+                return Err(ConfigurationError::Zero(name));
+            }
         }
         if self.scheme.as_deref() == Some("") {
             return Err(ConfigurationError::Empty("credential"));
@@ -332,6 +382,7 @@ impl MandateVerifierBuilder {
                 Arc::clone(&source),
                 Arc::clone(&self.clock),
                 self.policy,
+                self.observer.clone(),
             ),
         };
         Ok(MandateVerifier::new(Settings {
@@ -345,6 +396,14 @@ impl MandateVerifierBuilder {
             revocation_timeout: self.revocation_timeout,
             max_token_bytes: self.max_token_bytes,
             clock: self.clock,
+            ids: TokenIds::random().ok_or(ConfigurationError::Randomness)?,
+            cache: match self.proof_cache {
+                0 => Box::new(NoCache),
+                proofs => Box::new(BoundedCache::new(proofs)),
+            },
+            flights: Flights::default(),
+            checks: Semaphore::new(self.max_checks.min(Semaphore::MAX_PERMITS)),
+            max_check_wait: self.max_check_wait,
         }))
     }
 }

@@ -18,20 +18,19 @@ pub(super) struct TrustedZone {
 
 /// Checks that cost nothing and that no key could change: `exp`, `iss`, `aud`, then the zone.
 /// Returns which of `trusted` the mandate claims to be of.
-pub(super) fn pre_check<'t, T>(
+pub(super) fn pre_check<'t>(
     payload: &Object<'_>,
     now: u64,
     audience: &str,
-    trusted: &'t [T],
-    pair: impl Fn(&T) -> &TrustedZone,
-) -> Result<&'t T, Denial> {
+    trusted: impl Iterator<Item = &'t TrustedZone> + Clone,
+) -> Result<usize, Denial> {
     let exp = natural(payload, "exp").map_err(Denial::invalid_token)?;
     if exp <= now {
         return Err(Denial::invalid_token(Reason::Expired));
     }
     let issuer = payload.get("iss").and_then(Value::as_str);
     let issuer = issuer.ok_or_else(|| Denial::invalid_token(Reason::Claim("iss")))?;
-    if !trusted.iter().any(|trusted| *pair(trusted).issuer == *issuer) {
+    if !trusted.clone().any(|pair| *pair.issuer == *issuer) {
         return Err(Denial::invalid_token(Reason::Issuer));
     }
     if !is_for(payload, audience).map_err(Denial::invalid_token)? {
@@ -39,8 +38,8 @@ pub(super) fn pre_check<'t, T>(
     }
     let zone = payload.get("zone_id").and_then(Value::as_str).unwrap_or_default();
     trusted
-        .iter()
-        .find(|trusted| *pair(trusted).issuer == *issuer && *pair(trusted).zone == *zone)
+        .into_iter()
+        .position(|pair| *pair.issuer == *issuer && *pair.zone == *zone)
         .ok_or_else(Denial::invalid_zone)
 }
 
@@ -57,23 +56,26 @@ fn is_for(payload: &Object<'_>, audience: &str) -> Result<bool, Reason> {
     Ok(found)
 }
 
-/// Reads every claim with its type. Called when the signature has been verified.
+/// Reads every claim with its type, and the time from which `nbf` and `iat` let the mandate in.
+/// Called when the signature has been verified.
 pub(super) fn read(
     payload: &Object<'_>,
-    kid: Box<str>,
+    kid: &str,
     now: u64,
     expected: TokenUse,
-) -> Result<Proof, Reason> {
+) -> Result<(Proof, u64), Reason> {
+    let iat = natural(payload, "iat")?;
+    let mut not_before = iat.saturating_sub(LEEWAY_SECONDS);
+    if now < not_before {
+        return Err(Reason::IssuedInFuture);
+    }
     if let Some(nbf) = payload.get("nbf") {
-        // Precise enough: seconds of this era are exact in a double.
-        let nbf = nbf.as_f64().ok_or(Reason::Claim("nbf"))?;
-        if nbf > (now + LEEWAY_SECONDS) as f64 {
+        // A double holds the seconds of this era exactly; the cast saturates at both ends.
+        let nbf = nbf.as_f64().ok_or(Reason::Claim("nbf"))?.ceil() as u64;
+        not_before = not_before.max(nbf.saturating_sub(LEEWAY_SECONDS));
+        if now < not_before {
             return Err(Reason::NotYetValid);
         }
-    }
-    let iat = natural(payload, "iat")?;
-    if iat > now.saturating_add(LEEWAY_SECONDS) {
-        return Err(Reason::IssuedInFuture);
     }
     let scope = match payload.get("scope") {
         None => None,
@@ -120,7 +122,7 @@ pub(super) fn read(
         delegation_path: texts(payload, "delegation_path")?.into(),
         delegation_chain: chain(payload)?.into(),
     };
-    Ok(proof.mandate(claims).build())
+    Ok((proof.mandate(claims).build(), not_before))
 }
 
 /// A non-negative integer that fits an i64: exact, as every peer can represent it.

@@ -1,23 +1,36 @@
 //! The verifier of Caracal mandates.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::HeaderName;
+use tokio::sync::Semaphore;
 
 use super::{
     Inbound, KeyError, KeyStatus, MandateVerifierBuilder, Requirements, Verifier,
+    cache::{Flights, ProofCache, Proven, TokenId, TokenIds},
     claims::{TrustedZone, pre_check, read},
     jose::Compact,
     json::Object,
     keys::{Key, Lookup, ZoneKeys},
 };
 use crate::{
-    Clock, Denial, Proof, Reason, RevocationError, Standing, TokenUse,
+    CacheResult, Clock, Denial, Proof, Reason, RevocationError, Standing, TokenUse,
     revocation::DynRevocationStore,
 };
 
 /// What a caller is told to wait when keys or revocations could not be asked.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// No generation of a revocation store: a proof that was not found alive yet.
+const NEVER: u64 = u64::MAX;
 
 /// Proves Caracal mandates: ES256 JWTs of a configured zone, issued for this service, alive.
 ///
@@ -50,6 +63,11 @@ pub(super) struct Settings {
     pub(super) revocation_timeout: Duration,
     pub(super) max_token_bytes: usize,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) ids: TokenIds,
+    pub(super) cache: Box<dyn ProofCache>,
+    pub(super) flights: Flights<Result<Arc<Proven>, Denial>>,
+    pub(super) checks: Semaphore,
+    pub(super) max_check_wait: Duration,
 }
 
 pub(super) struct Trusted {
@@ -93,51 +111,145 @@ impl MandateVerifier {
         inbound.credential(&self.0.header, self.0.scheme.as_deref())
     }
 
-    async fn prove(&self, token: &[u8]) -> Result<Proof, Denial> {
-        let settings = &*self.0;
-        let compact =
-            Compact::parse(token, settings.max_token_bytes).map_err(Denial::invalid_token)?;
-        let payload = Object::parse(&compact.payload)
-            .ok_or_else(|| Denial::invalid_token(Reason::PayloadJson))?;
-        let trusted = pre_check(
-            &payload,
-            self.now(),
-            &settings.audience,
-            &settings.trusted,
-            |trusted: &Trusted| &trusted.pair,
-        )?;
-        let key = trusted.key(&compact.kid).await?;
-        tracing::Span::current().record("kid", &*compact.kid);
-        if !key.verify(compact.signed, &compact.signature) {
-            return Err(Denial::invalid_token(Reason::Signature));
+    /// A proof of this token that is still good for as much as time and keys can tell.
+    fn cached(&self, id: TokenId) -> Option<Arc<Proven>> {
+        let proven = self.0.cache.get(id)?;
+        let zone = self.0.trusted.get(proven.zone)?;
+        let kid = proven.proof.key_id()?;
+        let current = zone.keys.holds(kid, &proven.key, &proven.keys_seen);
+        if !current {
+            self.0.cache.remove(id);
         }
-        let proof = read(&payload, compact.kid, self.now(), settings.token_use)
-            .map_err(Denial::invalid_token)?;
-        settings.requirements.check(&proof)?;
-        self.check_alive(&proof).await?;
-        Ok(proof)
+        (current && proven.not_before <= self.now()).then_some(proven)
     }
 
-    /// Expiry and revocation, of a proof whose signature and claims are good.
-    async fn check_alive(&self, proof: &Proof) -> Result<(), Denial> {
-        if proof.expires_at() <= self.now() {
-            return Err(Denial::invalid_token(Reason::Expired));
+    fn compact<'t>(&self, token: &'t [u8]) -> Result<Compact<'t>, Denial> {
+        Compact::parse(token, self.0.max_token_bytes).map_err(Denial::invalid_token)
+    }
+
+    fn pre_check(&self, payload: &Object<'_>) -> Result<usize, Denial> {
+        let Settings { audience, trusted, .. } = &*self.0;
+        pre_check(payload, self.now(), audience, trusted.iter().map(|trusted| &trusted.pair))
+    }
+
+    /// What can be said against a token without its key.
+    fn refuse_now(&self, token: &[u8]) -> Result<(), Denial> {
+        self.pre_check(&payload_of(&self.compact(token)?)?).map(drop)
+    }
+
+    async fn prove(&self, token: &[u8], inbound: &Inbound<'_>) -> Result<Proof, Denial> {
+        let id = self.0.ids.of(token);
+        let proven = match self.cached(id) {
+            Some(proven) => proven,
+            None => {
+                inbound.note(CacheResult::Miss);
+                let compact = self.compact(token)?;
+                let payload = payload_of(&compact)?;
+                let zone = self.pre_check(&payload)?;
+                let flight = self.0.flights.join(id);
+                flight.result(self.authenticate(id, &compact, &payload, zone)).await?
+            }
+        };
+        self.check_alive(&proven).await?;
+        Ok(proven.proof.clone())
+    }
+
+    /// Key, signature, claims and requirements; what passes is remembered.
+    async fn authenticate(
+        &self,
+        id: TokenId,
+        compact: &Compact<'_>,
+        payload: &Object<'_>,
+        zone: usize,
+    ) -> Result<Arc<Proven>, Denial> {
+        let Some(trusted) = self.0.trusted.get(zone) else { return Err(Denial::invalid_zone()) };
+        // Before the lookup: a key that leaves the set meanwhile is noticed at the next request.
+        let keys_seen = trusted.keys.generation();
+        let key = trusted.key(&compact.kid).await?;
+        tracing::Span::current().record("kid", &*compact.kid);
+        self.check_signature(&key, compact).await?;
+        let (proof, not_before) = read(payload, &compact.kid, self.now(), self.0.token_use)
+            .map_err(Denial::invalid_token)?;
+        self.0.requirements.check(&proof)?;
+        let proven = Arc::new(Proven {
+            proof,
+            zone,
+            key,
+            not_before,
+            keys_seen: AtomicU64::new(keys_seen),
+            alive_seen: AtomicU64::new(NEVER),
+        });
+        self.0.cache.insert(id, Arc::clone(&proven));
+        Ok(proven)
+    }
+
+    /// The one costly step. Only so many requests do it at once, and others wait briefly; each lets
+    /// other work run before it takes the processor.
+    async fn check_signature(&self, key: &Key, compact: &Compact<'_>) -> Result<(), Denial> {
+        let permit = match self.0.checks.try_acquire() {
+            Ok(permit) => Ok(permit),
+            Err(_) => tokio::time::timeout(self.0.max_check_wait, self.0.checks.acquire())
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .ok_or(Denial::unavailable(Reason::Overloaded, RETRY_AFTER)),
+        };
+        let _permit = permit?;
+        tokio::task::yield_now().await;
+        if key.verify(compact.signed, &compact.signature) {
+            Ok(())
+        } else {
+            Err(Denial::invalid_token(Reason::Signature))
+        }
+    }
+
+    /// Expiry and revocation, where that can be told at once.
+    fn alive_now(&self, proven: &Proven) -> Option<Result<(), Denial>> {
+        if proven.proof.expires_at() <= self.now() {
+            return Some(Err(Denial::invalid_token(Reason::Expired)));
+        }
+        let Some(store) = &self.0.revocations else { return Some(Ok(())) };
+        // Before the question, so that an answer is never kept for a later generation.
+        let generation = store.generation();
+        if generation
+            .is_some_and(|now| now != NEVER && proven.alive_seen.load(Ordering::Acquire) == now)
+        {
+            return Some(Ok(()));
+        }
+        let answer = store.check_now(proven.proof.revocation_query())?;
+        Some(judge(proven, generation, answer))
+    }
+
+    async fn check_alive(&self, proven: &Proven) -> Result<(), Denial> {
+        if let Some(judged) = self.alive_now(proven) {
+            return judged;
         }
         let Some(store) = &self.0.revocations else { return Ok(()) };
-        let query = proof.revocation_query();
-        let answer = match store.check_now(query) {
-            Some(answer) => answer,
-            None => tokio::time::timeout(self.0.revocation_timeout, store.check(query))
-                .await
-                .unwrap_or_else(|_| Err(RevocationError::Unavailable("no answer in time".into()))),
-        };
-        judge(proof, answer)
+        let generation = store.generation();
+        let query = proven.proof.revocation_query();
+        let answer = tokio::time::timeout(self.0.revocation_timeout, store.check(query))
+            .await
+            .unwrap_or_else(|_| Err(RevocationError::Unavailable("no answer in time".into())));
+        judge(proven, generation, answer)?;
+        // Asking took time.
+        if proven.proof.expires_at() <= self.now() {
+            return Err(Denial::invalid_token(Reason::Expired));
+        }
+        Ok(())
     }
+}
+
+fn payload_of<'c>(compact: &'c Compact<'_>) -> Result<Object<'c>, Denial> {
+    Object::parse(&compact.payload).ok_or_else(|| Denial::invalid_token(Reason::PayloadJson))
 }
 
 /// Any revoked anchor ends the authority; so does an older epoch than the zone's. An epoch of 0 is
 /// an epoch, an absent one is not.
-fn judge(proof: &Proof, answer: Result<Standing, RevocationError>) -> Result<(), Denial> {
+fn judge(
+    proven: &Proven,
+    generation: Option<u64>,
+    answer: Result<Standing, RevocationError>,
+) -> Result<(), Denial> {
     let standing = answer.map_err(|error| {
         tracing::warn!(target: "caracal::revocation", %error, "revocations cannot be asked");
         Denial::unavailable(Reason::RevocationUnavailable, RETRY_AFTER)
@@ -145,8 +257,11 @@ fn judge(proof: &Proof, answer: Result<Standing, RevocationError>) -> Result<(),
     if standing.revoked {
         return Err(Denial::session_revoked());
     }
-    if proof.delegation_epoch().is_some_and(|epoch| standing.delegation_epoch > epoch) {
+    if proven.proof.delegation_epoch().is_some_and(|epoch| standing.delegation_epoch > epoch) {
         return Err(Denial::delegation_stale());
+    }
+    if let Some(generation) = generation {
+        proven.alive_seen.store(generation, Ordering::Release);
     }
     Ok(())
 }
@@ -170,11 +285,25 @@ impl Trusted {
 impl Verifier for MandateVerifier {
     fn verify(&self, inbound: &Inbound<'_>) -> impl Future<Output = Result<Proof, Denial>> + Send {
         let token = self.token(inbound);
-        async move { self.prove(token?).await }
+        async move { self.prove(token?, inbound).await }
     }
 
     fn verify_now(&self, inbound: &Inbound<'_>) -> Option<Result<Proof, Denial>> {
-        self.token(inbound).err().map(Err)
+        let token = match self.token(inbound) {
+            Ok(token) => token,
+            Err(denial) => return Some(Err(denial)),
+        };
+        match self.cached(self.0.ids.of(token)) {
+            Some(proven) => {
+                inbound.note(CacheResult::Hit);
+                let alive = self.alive_now(&proven)?;
+                Some(alive.map(|()| proven.proof.clone()))
+            }
+            None => {
+                inbound.note(CacheResult::Miss);
+                self.refuse_now(token).err().map(Err)
+            }
+        }
     }
 
     fn header(&self) -> HeaderName {

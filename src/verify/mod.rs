@@ -2,6 +2,7 @@
 //! Caracal mandates.
 
 mod builder;
+mod cache;
 mod claims;
 mod jose;
 mod json;
@@ -11,7 +12,11 @@ mod requirements;
 #[cfg(test)]
 mod wycheproof;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
 
 use http::{HeaderMap, HeaderName, Method, Uri, header, request::Parts};
 
@@ -22,19 +27,31 @@ pub use keys::{
 pub use mandate::MandateVerifier;
 pub(crate) use requirements::Requirements;
 
-use crate::{BearerToken, Clock, Denial, Proof, Reason, SystemClock, envelope::credential};
+use crate::{
+    BearerToken, CacheResult, Clock, Denial, Proof, Reason, SystemClock, envelope::credential,
+};
 
 /// The request under judgement: everything but its body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Inbound<'a> {
     parts: &'a Parts,
+    cache: OnceLock<CacheResult>,
 }
 
 impl<'a> Inbound<'a> {
     /// The request whose head is `parts`.
     #[must_use]
     pub const fn new(parts: &'a Parts) -> Self {
-        Self { parts }
+        Self { parts, cache: OnceLock::new() }
+    }
+
+    /// Notes whether the proof came from a cache; the first note counts.
+    pub(crate) fn note(&self, result: CacheResult) {
+        let _ = self.cache.set(result);
+    }
+
+    pub(crate) fn noted(&self) -> Option<CacheResult> {
+        self.cache.get().copied()
     }
 
     /// The method.

@@ -2,7 +2,10 @@
 //! kept when a refresh fails, and never fetched as often as a caller pleases.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,10 @@ use super::{
     DynKeySource, Key, KeyError, KeyRequest,
     jwk::{KeySet, usable_keys},
 };
-use crate::Clock;
+use crate::{
+    Clock,
+    observer::{KeyFetch, Observer, notify},
+};
 
 /// How soon keys that could not be had at all are asked for again.
 const COLD_RETRY: Duration = Duration::from_secs(1);
@@ -36,7 +42,13 @@ pub(in crate::verify) struct ZoneKeys {
     source: Arc<dyn DynKeySource>,
     clock: Arc<dyn Clock>,
     policy: KeyPolicy,
+    observer: Option<Arc<dyn Observer>>,
     state: Mutex<State>,
+    /// Grows whenever the set of keys changes.
+    generation: AtomicU64,
+    /// Until then (milliseconds of [`Clock::monotonic`]) time alone calls for nothing: no refresh
+    /// is due, and the keys are not too old.
+    quiet_until: AtomicU64,
 }
 
 /// Times are those of [`Clock::monotonic`].
@@ -110,13 +122,49 @@ impl ZoneKeys {
         source: Arc<dyn DynKeySource>,
         clock: Arc<dyn Clock>,
         policy: KeyPolicy,
+        observer: Option<Arc<dyn Observer>>,
     ) -> Arc<Self> {
-        Arc::new(Self { request, source, clock, policy, state: Mutex::default() })
+        Arc::new(Self {
+            request,
+            source,
+            clock,
+            policy,
+            observer,
+            state: Mutex::default(),
+            generation: AtomicU64::new(0),
+            quiet_until: AtomicU64::new(0),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is a single assignment away from consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `key` is still the zone's key of this name; `seen` is the generation under which it
+    /// last was. Without news, and while no time has come, that is two loads and a look at the
+    /// clock.
+    pub(in crate::verify) fn holds(
+        self: &Arc<Self>,
+        kid: &str,
+        key: &Key,
+        seen: &AtomicU64,
+    ) -> bool {
+        let generation = self.generation.load(Ordering::Acquire);
+        let quiet = milliseconds(self.clock.monotonic()) < self.quiet_until.load(Ordering::Acquire);
+        if quiet && seen.load(Ordering::Acquire) == generation {
+            return true;
+        }
+        let holds = matches!(self.lookup(kid), Lookup::Found(found) if *found == *key);
+        if holds {
+            seen.store(generation, Ordering::Release);
+        }
+        holds
+    }
+
+    /// The generation that the next lookup answers for, or a later one.
+    pub(in crate::verify) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Looks a key up, and starts the fetch that its absence or the age of the set calls for.
@@ -139,6 +187,7 @@ impl ZoneKeys {
             if now >= loaded.refresh_at && rested && state.flight.is_none() {
                 self.join_or_start(&mut state, now);
             }
+            self.set_quiet(&state);
             return Lookup::Found(key);
         }
         if state.flight.is_some() || rested {
@@ -216,10 +265,27 @@ impl ZoneKeys {
         Lookup::Pending(flight)
     }
 
+    /// Works out how long time alone will call for nothing.
+    fn set_quiet(&self, state: &State) {
+        let until = state.loaded.as_ref().map_or(Duration::ZERO, |loaded| {
+            let rested =
+                state.attempted_at.unwrap_or_default().saturating_add(self.policy.cool_down);
+            let limit = loaded.at.saturating_add(self.policy.ttl).saturating_add(self.policy.stale);
+            loaded.refresh_at.max(rested).min(limit)
+        });
+        self.quiet_until.store(milliseconds(until), Ordering::Release);
+    }
+
     /// Takes the result of a fetch in. Good keys are never replaced by nothing.
     fn land(self: &Arc<Self>, fetched: Result<KeySet, KeyError>) {
         let now = self.clock.monotonic();
         let zone = self.request.zone();
+        if let Some(observer) = &self.observer {
+            let result = fetched.as_ref().map(KeySet::len).map_err(|error| error as &_);
+            let issuer = self.request.issuer();
+            let fetch = KeyFetch { issuer, zone_id: zone, result };
+            notify(&**observer, |observer| observer.keys_fetched(&fetch));
+        }
         let mut state = self.state();
         state.flight = None;
         let next = match fetched {
@@ -227,8 +293,12 @@ impl ZoneKeys {
                 tracing::debug!(target: "caracal::keys", zone, keys = keys.len(), "keys fetched");
                 // Jitter, so that a fleet started together does not fetch together.
                 let wait = self.policy.ttl.mul_f64(0.75 + 0.15 * fastrand::f64());
+                if state.loaded.as_ref().is_none_or(|loaded| loaded.keys != keys) {
+                    self.generation.fetch_add(1, Ordering::Release);
+                }
                 state.loaded = Some(Loaded { keys, at: now, refresh_at: now.saturating_add(wait) });
                 state.error = None;
+                self.set_quiet(&state);
                 wait
             }
             Err(error) => {
@@ -257,6 +327,10 @@ impl ZoneKeys {
             before.abort();
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl State {

@@ -9,12 +9,14 @@
 //! | `CARACAL_REQUIRED_TARGETS` | resources that every mandate must be for; optional |
 //! | `BIND` | where to listen; `127.0.0.1:3000` unless set |
 //!
-//! `GET /whoami` answers the identity bound to the request, `GET /healthz` is exempt.
+//! `GET /whoami` answers the identity bound to the request. `GET /healthz` and `GET /readyz` are
+//! exempt; the latter answers 503 while the zone's keys cannot be had, and says why.
 
 use std::{env, error::Error, process::ExitCode};
 
-use axum::{Json, Router, routing::get};
-use caracal_axum::{CaracalContext, CaracalLayer, MandateVerifier, MemoryRevocations};
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use caracal_axum::{CaracalContext, CaracalLayer, KeyStatus, MandateVerifier, MemoryRevocations};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
@@ -64,6 +66,25 @@ async fn whoami(context: CaracalContext) -> Json<CaracalContext> {
     Json(context)
 }
 
+async fn readyz(State(verifier): State<MandateVerifier>) -> (StatusCode, Json<Value>) {
+    let zones = verifier.status();
+    let ready = zones.iter().all(KeyStatus::is_ready);
+    let zones: Vec<_> = zones.iter().map(describe).collect();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({"ready": ready, "zones": zones})))
+}
+
+fn describe(status: &KeyStatus) -> Value {
+    json!({
+        "zone_id": status.zone,
+        "key_ids": status.key_ids,
+        "age_seconds": status.age.map(|age| age.as_secs()),
+        "cool_down_seconds": status.cool_down.map(|left| left.as_secs()),
+        "failures": status.failures,
+        "last_error": status.last_error.as_ref().map(ToString::to_string),
+    })
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match serve().await {
@@ -94,7 +115,9 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let app = Router::new()
         .route("/whoami", get(whoami))
         .route("/healthz", get(|| async { "ok" }))
-        .layer(CaracalLayer::enforce(verifier).exempt("/healthz"));
+        .route("/readyz", get(readyz))
+        .with_state(verifier.clone())
+        .layer(CaracalLayer::enforce(verifier).exempt("/healthz").exempt("/readyz"));
     let listener = TcpListener::bind(&settings.bind).await?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app)

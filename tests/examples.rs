@@ -63,6 +63,11 @@ async fn resource_server_is_configured_by_its_environment() {
     let healthz = client().get(format!("{url}/healthz")).send().await.unwrap();
     assert_eq!(healthz.status(), 200);
 
+    let readyz = client().get(format!("{url}/readyz")).send().await.unwrap();
+    assert_eq!(readyz.status(), 200);
+    let ready: Value = readyz.json().await.unwrap();
+    assert_eq!((&ready["ready"], &ready["zones"][0]["key_ids"]), (&json!(true), &json!(["key-1"])));
+
     let claims = issuer.claims(AUDIENCE);
     let token = issuer.sign(&claims);
     let whoami = |token: &str| client().get(format!("{url}/whoami")).bearer_auth(token).send();
@@ -78,6 +83,24 @@ async fn resource_server_is_configured_by_its_environment() {
     let log = log.lock().unwrap().clone();
     assert!(log.contains("insufficient_scope"), "{log}");
     assert!(!support::leaks(&log, &token) && !support::leaks(&log, &other), "{log}");
+}
+
+#[tokio::test]
+async fn resource_server_is_not_ready_without_keys() {
+    let mut server = command("resource_server")
+        .env("CARACAL_STS_URL", "http://127.0.0.1:1")
+        .env("CARACAL_ZONE_ID", ZONE)
+        .env("CARACAL_AUDIENCE", AUDIENCE)
+        .env("BIND", "127.0.0.1:0")
+        .spawn()
+        .unwrap();
+    let (url, _) = listening(&mut server).await;
+    let readyz = client().get(format!("{url}/readyz")).send().await.unwrap();
+    assert_eq!(readyz.status(), 503);
+    let ready: Value = readyz.json().await.unwrap();
+    assert_eq!(ready["ready"], false);
+    assert!(ready["zones"][0]["last_error"].as_str().unwrap().contains("cannot be reached"));
+    assert_eq!(client().get(format!("{url}/healthz")).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

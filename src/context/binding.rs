@@ -23,6 +23,14 @@ impl Binding {
         extensions.get().ok_or_else(|| Denial::misconfigured(Reason::NoLayer))
     }
 
+    /// The identity, where one is bound.
+    pub(crate) fn context(&self) -> Option<&CaracalContext> {
+        match self {
+            Self::Bound(context) => Some(context),
+            Self::Unbound | Self::Exempt => None,
+        }
+    }
+
     /// The identity, for code that cannot do without one.
     pub(crate) fn required(&self) -> Result<&CaracalContext, Denial> {
         match self {

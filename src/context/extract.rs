@@ -6,8 +6,8 @@ use axum::{
 };
 use http::request::Parts;
 
-use super::{Binding, CaracalContext, Mandate};
-use crate::{Denial, Reason, denial::Rendering};
+use super::{Binding, CaracalContext, Mandate, Reporting};
+use crate::{Denial, Reason};
 
 /// A handler argument that could not be had: rendered as the layer renders its refusals.
 #[derive(Debug)]
@@ -18,9 +18,7 @@ pub struct ContextRejection {
 
 impl ContextRejection {
     fn new(denial: Denial, parts: &Parts) -> Self {
-        denial.log();
-        let rendering = parts.extensions.get::<Rendering>().cloned().unwrap_or_default();
-        let response = Box::new(rendering.render(&denial, parts));
+        let response = Box::new(Reporting::of(parts).render(&denial, parts));
         Self { denial, response }
     }
 

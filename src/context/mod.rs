@@ -5,6 +5,7 @@ mod current;
 mod extract;
 mod mandate;
 mod proof;
+mod reporting;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, sync::OnceLock};
 
@@ -18,6 +19,7 @@ pub(crate) use mandate::MandateClaims;
 pub use mandate::{ChainLink, Mandate, TokenUse};
 pub(crate) use proof::Attribution;
 pub use proof::{Proof, ProofBuilder};
+pub(crate) use reporting::{Reporting, Seen};
 
 use crate::envelope::{
     BAGGAGE_AGENT_SESSION, BAGGAGE_DELEGATION_EDGE, BAGGAGE_HOP, BAGGAGE_PARENT_EDGE,

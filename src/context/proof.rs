@@ -161,6 +161,12 @@ impl Proof {
         self.0.key_id.as_deref()
     }
 
+    /// The `jti` of the mandate.
+    #[must_use]
+    pub fn jti(&self) -> Option<&str> {
+        self.claims().map(|claims| &*claims.jti)
+    }
+
     /// The claims of the mandate, where a mandate is what was proven.
     #[must_use]
     pub fn mandate(&self) -> Option<Mandate> {

@@ -9,9 +9,8 @@ use url::Url;
 
 use super::{CaracalService, exempt::ExemptPaths};
 use crate::{
-    CaracalContext, Denial, DenialCode, Inbound, MAX_HOP, Proof, Reason, Verifier,
-    context::from_envelope,
-    denial::Rendering,
+    CaracalContext, Denial, DenialCode, Inbound, MAX_HOP, Observer, Proof, Reason, Verifier,
+    context::{Reporting, from_envelope},
     envelope::{HEADER_AUTHORIZATION, decode_envelope},
 };
 
@@ -48,7 +47,7 @@ pub struct CaracalLayer<V> {
 
 pub(super) struct Boundary<V> {
     pub(super) mode: Mode<V>,
-    pub(super) rendering: Rendering,
+    pub(super) reporting: Reporting,
     optional: bool,
     preflight: bool,
     exempt: ExemptPaths,
@@ -98,7 +97,7 @@ impl<V> CaracalLayer<V> {
         Self {
             boundary: Boundary {
                 mode,
-                rendering: Rendering::default(),
+                reporting: Reporting::default(),
                 optional: false,
                 preflight: false,
                 exempt: ExemptPaths::default(),
@@ -151,7 +150,7 @@ impl<V> CaracalLayer<V> {
         let Some(url) = metadata_url(resource) else {
             panic!("`{resource}` is not an absolute URL with a host");
         };
-        self.boundary.rendering.resource_metadata = Some(url.into());
+        self.boundary.reporting.rendering.resource_metadata = Some(url.into());
         self
     }
 
@@ -162,7 +161,14 @@ impl<V> CaracalLayer<V> {
         mut self,
         renderer: impl Fn(&Denial, &Parts) -> Response + Send + Sync + 'static,
     ) -> Self {
-        self.boundary.rendering.renderer = Some(Arc::new(renderer));
+        self.boundary.reporting.rendering.renderer = Some(Arc::new(renderer));
+        self
+    }
+
+    /// Who is told of every decision of this layer, and of the route requirements behind it.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.boundary.reporting.observer = Some(Arc::new(observer));
         self
     }
 }
@@ -243,7 +249,7 @@ impl<V> Clone for Boundary<V> {
     fn clone(&self) -> Self {
         Self {
             mode: self.mode.clone(),
-            rendering: self.rendering.clone(),
+            reporting: self.reporting.clone(),
             optional: self.optional,
             preflight: self.preflight,
             exempt: self.exempt.clone(),

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Binding, Denial, Proof, denial::Rendering, verify::Requirements};
+use crate::{Binding, Denial, Outcome, Place, Proof, context::Reporting, verify::Requirements};
 
 /// Requirements of a route, on top of what the [`CaracalLayer`](crate::CaracalLayer) proved. They
 /// can only refuse more; nothing here weakens the layer or another requirement.
@@ -170,18 +170,25 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        match self.require.judge(&parts) {
-            Ok(()) => {
-                let future = self.inner.call(Request::from_parts(parts, body));
-                RequireFuture { state: State::Passed { future } }
+        let reporting = parts.extensions.get::<Reporting>();
+        let seen = reporting.map(|reporting| reporting.begin(Place::Route));
+        let judged = self.require.judge(&parts);
+        let identity = Binding::of(&parts.extensions).ok().and_then(Binding::context);
+        let judged = judged.and_then(|()| match (reporting, seen) {
+            (Some(reporting), Some(seen)) => {
+                reporting.admit(Outcome::Allowed, identity, &parts, seen)
             }
+            _ => Ok(()),
+        });
+        let state = match judged {
+            Ok(()) => State::Passed { future: self.inner.call(Request::from_parts(parts, body)) },
             Err(denial) => {
-                denial.log();
-                let rendering = parts.extensions.get::<Rendering>().cloned().unwrap_or_default();
-                let response = Some(rendering.render(&denial, &parts));
-                RequireFuture { state: State::Refused { response } }
+                let reporting = reporting.cloned().unwrap_or_default();
+                let seen = seen.unwrap_or_else(|| reporting.begin(Place::Route));
+                State::Refused { response: Some(reporting.refuse(&denial, identity, &parts, seen)) }
             }
-        }
+        };
+        RequireFuture { state }
     }
 }
 

@@ -22,7 +22,8 @@ use super::{
     layer::{Boundary, Mode, accept, claimed},
 };
 use crate::{
-    Binding, CaracalContext, Denial, DenialCode, Inbound, Proof, Verifier, context::Bound,
+    Binding, CaracalContext, Denial, DenialCode, Inbound, Outcome, Place, Proof, Verifier,
+    context::{Bound, Seen},
 };
 
 /// The service of a [`CaracalLayer`](crate::CaracalLayer).
@@ -70,33 +71,38 @@ where
         let inner = mem::replace(&mut self.inner, clone);
         let (mut parts, body) = request.into_parts();
         let boundary = &self.boundary;
+        let seen = boundary.reporting.begin(Place::Boundary);
         if boundary.is_exempt(&parts) {
-            return CaracalFuture::unspanned(boundary.enter(inner, parts, body, Binding::Exempt));
+            let state = boundary.enter(inner, parts, body, Binding::Exempt, seen);
+            return CaracalFuture::unspanned(state);
         }
         match &boundary.mode {
             Mode::Enforce(verifier) => {
                 let credential = verifier.header();
                 if boundary.may_be_unbound(&parts.headers, &credential) {
                     span().record("outcome", "unbound");
-                    let state = boundary.enter(inner, parts, body, Binding::Unbound);
+                    let state = boundary.enter(inner, parts, body, Binding::Unbound, seen);
                     return CaracalFuture::unspanned(state);
                 }
                 mark_sensitive(&mut parts.headers, credential);
-                judge(boundary, verifier, inner, parts, body)
+                judge(boundary, verifier, inner, parts, body, seen)
             }
             Mode::Propagate { zone, application } => {
                 let credential = header::AUTHORIZATION;
-                let proven = |binding: &Binding| matches!(binding, Binding::Bound(context) if context.is_proven());
+                let proven =
+                    |binding: &Binding| binding.context().is_some_and(CaracalContext::is_proven);
                 let state = if parts.extensions.get().is_some_and(proven) {
                     let future = call(inner, parts, body);
                     State::Passed { future }
                 } else if boundary.may_be_unbound(&parts.headers, &credential) {
-                    boundary.enter(inner, parts, body, Binding::Unbound)
+                    boundary.enter(inner, parts, body, Binding::Unbound, seen)
                 } else {
                     mark_sensitive(&mut parts.headers, credential);
                     match claimed(&parts.headers, zone, application) {
-                        Ok(context) => boundary.enter(inner, parts, body, Binding::Bound(context)),
-                        Err(denial) => boundary.refuse(&denial, &parts),
+                        Ok(context) => {
+                            boundary.enter(inner, parts, body, Binding::Bound(context), seen)
+                        }
+                        Err(denial) => boundary.refuse(&denial, &parts, seen),
                     }
                 };
                 CaracalFuture::unspanned(state)
@@ -141,24 +147,29 @@ fn judge<V, S, B>(
     inner: S,
     parts: Parts,
     body: B,
+    mut seen: Seen,
 ) -> CaracalFuture<V, S, B>
 where
     V: Verifier,
     S: Service<Request<B>>,
 {
     let span = span();
-    let judged = span.in_scope(|| verifier.verify_now(&Inbound::new(&parts)));
+    let inbound = Inbound::new(&parts);
+    let judged = span.in_scope(|| verifier.verify_now(&inbound));
+    seen.cache = inbound.noted();
     let state = match judged {
         Some(judged) => {
             let judged = judged.and_then(|proof| accept(proof, verifier.unix_time()));
-            span.in_scope(|| boundary.settle(inner, parts, body, judged))
+            span.in_scope(|| boundary.settle(inner, parts, body, judged, seen))
         }
         None => {
             let verifier = Arc::clone(verifier);
             let judging: Judging = Box::pin(async move {
-                let judged = verifier.verify(&Inbound::new(&parts)).await;
+                let inbound = Inbound::new(&parts);
+                let judged = verifier.verify(&inbound).await;
+                seen.cache = seen.cache.or(inbound.noted());
                 let judged = judged.and_then(|proof| accept(proof, verifier.unix_time()));
-                (parts, judged)
+                (parts, judged, seen)
             });
             State::Judging { judging, request: Some((Arc::clone(boundary), inner, body)) }
         }
@@ -174,6 +185,7 @@ impl<V> Boundary<V> {
         parts: Parts,
         body: B,
         judged: Result<Proof, Denial>,
+        seen: Seen,
     ) -> State<V, S, B, S::Future>
     where
         S: Service<Request<B>>,
@@ -185,13 +197,13 @@ impl<V> Boundary<V> {
                 span.record("zone", proof.zone_id());
                 span.record("hop", proof.hop());
                 let context = CaracalContext::proven(proof, &parts.headers);
-                self.enter(inner, parts, body, Binding::Bound(context))
+                self.enter(inner, parts, body, Binding::Bound(context), seen)
             }
             Err(denial) => {
                 let unavailable = denial.code() == DenialCode::VerificationUnavailable;
                 span.record("outcome", if unavailable { "unavailable" } else { "denied" });
                 span.record("code", denial.code().as_str());
-                self.refuse(&denial, &parts)
+                self.refuse(&denial, &parts, seen)
             }
         }
     }
@@ -202,17 +214,24 @@ impl<V> Boundary<V> {
         mut parts: Parts,
         body: B,
         binding: Binding,
+        seen: Seen,
     ) -> State<V, S, B, S::Future>
     where
         S: Service<Request<B>>,
     {
-        if !self.rendering.is_default() {
-            parts.extensions.insert(self.rendering.clone());
-        }
-        let context = match &binding {
-            Binding::Bound(context) => Some(context.clone()),
-            Binding::Unbound | Binding::Exempt => None,
+        let outcome = match &binding {
+            Binding::Bound(_) => Outcome::Allowed,
+            Binding::Unbound => Outcome::Unbound,
+            Binding::Exempt => Outcome::Exempt,
         };
+        if let Err(denial) = self.reporting.admit(outcome, binding.context(), &parts, seen) {
+            let response = self.reporting.render(&denial, &parts);
+            return State::Refused { response: Some(response) };
+        }
+        if !self.reporting.is_default() {
+            parts.extensions.insert(self.reporting.clone());
+        }
+        let context = binding.context().cloned();
         parts.extensions.insert(binding);
         match context {
             None => State::Passed { future: call(inner, parts, body) },
@@ -224,12 +243,11 @@ impl<V> Boundary<V> {
         }
     }
 
-    fn refuse<S, B>(&self, denial: &Denial, parts: &Parts) -> State<V, S, B, S::Future>
+    fn refuse<S, B>(&self, denial: &Denial, parts: &Parts, seen: Seen) -> State<V, S, B, S::Future>
     where
         S: Service<Request<B>>,
     {
-        denial.log();
-        State::Refused { response: Some(self.rendering.render(denial, parts)) }
+        State::Refused { response: Some(self.reporting.refuse(denial, None, parts, seen)) }
     }
 }
 
@@ -268,7 +286,7 @@ pin_project! {
     }
 }
 
-type Judging = Pin<Box<dyn Future<Output = (Parts, Result<Proof, Denial>)> + Send>>;
+type Judging = Pin<Box<dyn Future<Output = (Parts, Result<Proof, Denial>, Seen)> + Send>>;
 
 impl<V, S: Service<Request<B>>, B> CaracalFuture<V, S, B> {
     fn unspanned(state: State<V, S, B, S::Future>) -> Self {
@@ -300,11 +318,11 @@ where
         loop {
             match this.state.as_mut().project() {
                 Stage::Judging { judging, request } => {
-                    let (parts, judged) = ready!(judging.as_mut().poll(cx));
+                    let (parts, judged, seen) = ready!(judging.as_mut().poll(cx));
                     let Some((boundary, inner, body)) = request.take() else {
                         return Poll::Pending;
                     };
-                    let next = boundary.settle(inner, parts, body, judged);
+                    let next = boundary.settle(inner, parts, body, judged, seen);
                     this.state.set(next);
                 }
                 Stage::Bound { future, context } => {

@@ -12,7 +12,10 @@ use std::{
 };
 
 use super::{RevocationError, RevocationQuery, RevocationStore, Standing};
-use crate::{Clock, SystemClock};
+use crate::{
+    Clock, SystemClock,
+    observer::{Observer, RevocationChange, notify},
+};
 
 /// Mandates live an hour at most; a mark must outlive them all.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -44,6 +47,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     capacity: usize,
     ttl: Duration,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 /// Times are those of [`Clock::monotonic`] at which an entry stops counting.
@@ -133,7 +137,9 @@ impl MemoryRevocations {
             }
             state.reap(now, capacity);
             if state.marks.contains_key(anchor) { Ok(()) } else { Err(RevocationError::Full) }
-        })
+        })?;
+        self.tell(&RevocationChange::Revoked { anchor });
+        Ok(())
     }
 
     /// Raises the delegation epoch of a zone for the default TTL. An epoch that is not higher than
@@ -144,11 +150,11 @@ impl MemoryRevocations {
     /// TTL.
     pub fn raise_epoch(&self, zone: &str, epoch: u64) -> Result<(), RevocationError> {
         let ttl = self.0.ttl;
-        self.change(|state, now, capacity| {
+        let raised = self.change(|state, now, capacity| {
             let expiry = now.saturating_add(ttl);
             let known = state.epochs.get(zone).filter(|(_, expiry)| *expiry > now);
             if known.map_or(0, |(epoch, _)| *epoch) >= epoch {
-                return Ok(());
+                return Ok(false);
             }
             if !state.epochs.contains_key(zone) && state.len() >= capacity {
                 state.reap(now, capacity);
@@ -158,8 +164,12 @@ impl MemoryRevocations {
                 }
             }
             state.epochs.insert(zone.into(), (epoch, expiry));
-            Ok(())
-        })
+            Ok(true)
+        })?;
+        if raised {
+            self.tell(&RevocationChange::EpochRaised { zone_id: zone, epoch });
+        }
+        Ok(())
     }
 
     /// Whether the store refuses to answer because a mark could not be recorded.
@@ -186,9 +196,25 @@ impl MemoryRevocations {
     ) -> Result<T, RevocationError> {
         let now = self.0.clock.monotonic();
         let mut state = self.0.state.write().map_err(poisoned)?;
+        let was_closed = state.is_closed();
         // Before the change: who reads the new generation then waits for the lock to ask.
         self.0.generation.fetch_add(1, Ordering::Release);
-        f(&mut state, now, self.0.capacity)
+        let result = f(&mut state, now, self.0.capacity);
+        let is_closed = state.is_closed();
+        // An observer may ask the store.
+        drop(state);
+        match (was_closed, is_closed) {
+            (false, true) => self.tell(&RevocationChange::Closed),
+            (true, false) => self.tell(&RevocationChange::Opened),
+            _ => {}
+        }
+        result
+    }
+
+    fn tell(&self, change: &RevocationChange<'_>) {
+        if let Some(observer) = &self.0.observer {
+            notify(&**observer, |observer| observer.revocation_changed(change));
+        }
     }
 
     fn answer(&self, query: RevocationQuery<'_>) -> Result<Standing, RevocationError> {
@@ -259,11 +285,17 @@ pub struct MemoryRevocationsBuilder {
     clock: Arc<dyn Clock>,
     capacity: usize,
     ttl: Duration,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Default for MemoryRevocationsBuilder {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), capacity: DEFAULT_CAPACITY, ttl: DEFAULT_TTL }
+        Self {
+            clock: Arc::new(SystemClock),
+            capacity: DEFAULT_CAPACITY,
+            ttl: DEFAULT_TTL,
+            observer: None,
+        }
     }
 }
 
@@ -295,6 +327,12 @@ impl MemoryRevocationsBuilder {
         self
     }
 
+    /// Who is told of every change.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
     /// The store.
     #[must_use]
     pub fn build(self) -> MemoryRevocations {
@@ -304,6 +342,7 @@ impl MemoryRevocationsBuilder {
             clock: self.clock,
             capacity: self.capacity,
             ttl: self.ttl,
+            observer: self.observer,
         }))
     }
 }

@@ -169,7 +169,10 @@ impl fmt::Debug for TokenIds {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use serde_json::json;
+
     use super::*;
+    use crate::verify::keys::{KeyDocument, usable_keys};
 
     #[test]
     fn ids_depend_on_the_whole_token_and_on_the_verifier() {
@@ -185,6 +188,34 @@ mod tests {
         }
         assert!(id != one.of(&token.as_bytes()[..999]));
         assert!(one.of(b"") != one.of(b"\0"));
+    }
+
+    /// A flood of good mandates pushes proofs out, and never past the bound.
+    #[test]
+    fn the_cache_is_bounded() {
+        let document = json!({"keys": [{
+            "kty": "EC", "crv": "P-256", "kid": "k", "alg": "ES256",
+            "x": "8c4znFEPbviCtt5xvTFIdrlM5up34P2Q6QP5nJL6bFE",
+            "y": "GaDHtB2cRLhgzxklDzEal2nyK4mMjuytaHglXUUDkI4",
+        }]});
+        let body = document.to_string().into();
+        let document = KeyDocument { status: http::StatusCode::OK, body };
+        let key = usable_keys(&document).unwrap().remove("k").unwrap();
+        let ids = TokenIds::random().unwrap();
+        let cache = BoundedCache::new(8);
+        for at in 0u32..1000 {
+            let proven = Proven {
+                proof: Proof::builder("z", "a", 1).build(),
+                zone: 0,
+                key: Arc::clone(&key),
+                not_before: 0,
+                keys_seen: AtomicU64::new(0),
+                alive_seen: AtomicU64::new(0),
+            };
+            cache.insert(ids.of(&at.to_le_bytes()), Arc::new(proven));
+        }
+        cache.0.run_pending_tasks();
+        assert!(cache.0.entry_count() <= 8, "{}", cache.0.entry_count());
     }
 
     #[tokio::test]

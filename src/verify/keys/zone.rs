@@ -104,7 +104,7 @@ pub struct KeyStatus {
     pub issuer: String,
     /// The zone.
     pub zone: String,
-    /// The `kid`s of the usable keys, sorted; none means that every mandate is refused with 503.
+    /// The `kid`s of the usable keys, sorted.
     pub key_ids: Vec<String>,
     /// How old the key set is.
     pub age: Option<Duration>,
@@ -114,6 +114,15 @@ pub struct KeyStatus {
     pub last_error: Option<KeyError>,
     /// How many fetches have failed since the start.
     pub failures: u64,
+}
+
+impl KeyStatus {
+    /// Whether there are keys to verify with; without any, every mandate of the zone is refused with
+    /// 503.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.key_ids.is_empty()
+    }
 }
 
 impl ZoneKeys {

@@ -1,0 +1,394 @@
+//! The proof cache changes what a request costs, and nothing else.
+
+mod support;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body, http::Request, routing::get};
+use caracal_axum::{
+    CaracalContext, CaracalLayer, KeyDocument, KeyError, KeyRequest, KeySource, MandateVerifier,
+    ManualClock, MemoryRevocations, RevocationError, RevocationQuery, RevocationStore, Standing,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::{AUDIENCE, ISSUER, NOW, SigningKey, ZONE, Zone, claims, with};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tower::ServiceExt as _;
+
+fn service(verifier: MandateVerifier) -> Router {
+    Router::new()
+        .route("/", get(|_: CaracalContext| async {}))
+        .layer(CaracalLayer::enforce(verifier))
+}
+
+/// Status and `error` of the answer.
+async fn ask(app: &Router, token: &str) -> (u16, String) {
+    let request = Request::get("/").header("authorization", format!("Bearer {token}"));
+    let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    (status, body["error"].as_str().unwrap_or("ok").to_owned())
+}
+
+/// A store that counts questions and generations, answers when it is let, and can break.
+#[derive(Default)]
+struct Store {
+    asked: AtomicUsize,
+    generation: AtomicU64,
+    /// Whether it answers at once.
+    at_once: bool,
+    broken: std::sync::atomic::AtomicBool,
+    revoked: Mutex<Vec<String>>,
+}
+
+impl Store {
+    fn answer(&self, query: RevocationQuery<'_>) -> Result<Standing, RevocationError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(RevocationError::Unavailable("broken".into()));
+        }
+        let revoked = self.revoked.lock().unwrap();
+        let revoked = query.anchors().any(|anchor| revoked.iter().any(|mark| mark == anchor));
+        let mut standing = Standing::default();
+        standing.revoked = revoked;
+        Ok(standing)
+    }
+
+    fn revoke(&self, anchor: &str) {
+        self.revoked.lock().unwrap().push(anchor.into());
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl RevocationStore for Store {
+    async fn check(&self, query: RevocationQuery<'_>) -> Result<Standing, RevocationError> {
+        tokio::task::yield_now().await;
+        self.answer(query)
+    }
+
+    fn check_now(&self, query: RevocationQuery<'_>) -> Option<Result<Standing, RevocationError>> {
+        self.at_once.then(|| self.answer(query))
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(self.generation.load(Ordering::SeqCst))
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_store_is_not_asked_again() {
+    for at_once in [true, false] {
+        let zone = Zone::new();
+        let store = Arc::new(Store { at_once, ..Store::default() });
+        let app = service(zone.builder().revocations(Arc::clone(&store)).build().unwrap());
+        let token = zone.mandate(json!({}));
+        for _ in 0..5 {
+            assert_eq!(ask(&app, &token).await.0, 200);
+        }
+        assert_eq!(store.asked.load(Ordering::SeqCst), 1);
+        store.revoke("another");
+        for _ in 0..5 {
+            assert_eq!(ask(&app, &token).await.0, 200);
+        }
+        assert_eq!(store.asked.load(Ordering::SeqCst), 2);
+        store.revoke("session-7");
+        for asked in 3..6 {
+            assert_eq!(ask(&app, &token).await, (401, "session_revoked".into()));
+            assert_eq!(store.asked.load(Ordering::SeqCst), asked, "a refusal is not kept");
+        }
+    }
+}
+
+/// Threat 23.
+#[tokio::test]
+async fn a_store_that_breaks_closes_the_door_for_cached_mandates_too() {
+    let zone = Zone::new();
+    let store = Arc::new(Store { at_once: true, ..Store::default() });
+    let app = service(zone.builder().revocations(Arc::clone(&store)).build().unwrap());
+    let token = zone.mandate(json!({}));
+    assert_eq!(ask(&app, &token).await.0, 200);
+    store.broken.store(true, Ordering::SeqCst);
+    store.revoke("another");
+    assert_eq!(ask(&app, &token).await, (503, "verification_unavailable".into()));
+    store.broken.store(false, Ordering::SeqCst);
+    assert_eq!(ask(&app, &token).await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_503_after_its_time() {
+    struct Hanging;
+    impl RevocationStore for Hanging {
+        async fn check(&self, _: RevocationQuery<'_>) -> Result<Standing, RevocationError> {
+            std::future::pending().await
+        }
+    }
+    let zone = Zone::new();
+    let app = service(zone.builder().revocations(Hanging).build().unwrap());
+    let started = tokio::time::Instant::now();
+    assert_eq!(ask(&app, &zone.mandate(json!({}))).await.0, 503);
+    assert_eq!(started.elapsed().as_secs(), 2);
+}
+
+#[tokio::test]
+async fn a_store_without_generations_is_always_asked() {
+    #[derive(Default)]
+    struct Plain(AtomicUsize);
+    impl RevocationStore for Plain {
+        async fn check(&self, _: RevocationQuery<'_>) -> Result<Standing, RevocationError> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(Standing::default())
+        }
+    }
+    let zone = Zone::new();
+    let store = Arc::new(Plain::default());
+    let app = service(zone.builder().revocations(Arc::clone(&store)).build().unwrap());
+    let token = zone.mandate(json!({}));
+    for _ in 0..5 {
+        assert_eq!(ask(&app, &token).await.0, 200);
+    }
+    assert_eq!(store.0.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn a_verifier_never_answers_from_anothers_cache() {
+    let zone = Zone::new();
+    let token = zone.mandate(json!({"aud": [AUDIENCE, "resource://other"]}));
+    let lenient = service(zone.verifier());
+    let strict = service(zone.builder().required_scopes(["refunds:create"]).build().unwrap());
+    let other = service(zone.builder().audience("resource://third").build().unwrap());
+    for _ in 0..2 {
+        assert_eq!(ask(&lenient, &token).await.0, 200);
+        assert_eq!(ask(&strict, &token).await, (403, "insufficient_scope".into()));
+        assert_eq!(ask(&other, &token).await, (401, "invalid_token".into()));
+    }
+}
+
+/// A mandate that is cached is one byte string: no other spelling and no prefix of it is.
+#[tokio::test]
+async fn a_cached_mandate_lends_its_proof_to_no_other_token() {
+    let zone = Zone::new();
+    let app = service(zone.verifier());
+    let token = zone.mandate(json!({}));
+    assert_eq!(ask(&app, &token).await.0, 200);
+    for at in 0..token.len() {
+        let mut other = token.clone().into_bytes();
+        other[at] = if other[at] == b'A' { b'B' } else { b'A' };
+        let other = String::from_utf8(other).unwrap();
+        assert_eq!(ask(&app, &other).await.0, 401, "byte {at}");
+    }
+    for other in [&token[..token.len() - 1], &format!("{token}="), &format!("{token}.")] {
+        assert_eq!(ask(&app, other).await.0, 401);
+    }
+}
+
+/// Keys on demand, which count how often they were asked for.
+#[derive(Clone)]
+struct Keys(Arc<Mutex<Vec<SigningKey>>>);
+
+impl KeySource for Keys {
+    async fn fetch(&self, _: &KeyRequest) -> Result<KeyDocument, KeyError> {
+        let keys: Vec<Value> = self.0.lock().unwrap().iter().map(SigningKey::jwk).collect();
+        let body = json!({ "keys": keys }).to_string().into();
+        Ok(KeyDocument { status: axum::http::StatusCode::OK, body })
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_leaves_the_set_or_changes_takes_its_proofs_along() {
+    let zone = Zone::new();
+    let keys = Keys(Arc::new(Mutex::new(vec![zone.key.clone()])));
+    let builder = zone.builder().key_source(keys.clone()).key_cool_down(Duration::ZERO);
+    let verifier = builder.build().unwrap();
+    let app = service(verifier.clone());
+    let token = zone.mandate(json!({"exp": NOW + 100_000}));
+    assert_eq!(ask(&app, &token).await.0, 200);
+
+    let unknown = SigningKey::generate("new").sign(&zone.claims());
+    // The same name, another key: an unknown kid brings the new set in.
+    *keys.0.lock().unwrap() = vec![SigningKey::generate("key-1")];
+    assert_eq!(ask(&app, &token).await.0, 200);
+    assert_eq!(ask(&app, &unknown).await.0, 401);
+    assert_eq!(ask(&app, &token).await, (401, "invalid_token".into()));
+
+    *keys.0.lock().unwrap() = vec![zone.key.clone()];
+    assert_eq!(ask(&app, &unknown).await.0, 401);
+    assert_eq!(ask(&app, &token).await.0, 200);
+    *keys.0.lock().unwrap() = vec![SigningKey::generate("other")];
+    assert_eq!(ask(&app, &unknown).await.0, 401);
+    assert_eq!(ask(&app, &token).await.0, 401);
+}
+
+/// One permit, and nobody waits for it: of the tokens that need a check all but one are turned
+/// away, while a mandate that is known goes on.
+#[tokio::test]
+async fn a_flood_of_forgeries_is_turned_away_and_known_mandates_go_on() {
+    let zone = Zone::new();
+    let builder = zone.builder().max_concurrent_checks(1).max_check_wait(Duration::ZERO);
+    let app = service(builder.build().unwrap());
+    let known = zone.mandate(json!({}));
+    assert_eq!(ask(&app, &known).await.0, 200);
+    let forger = SigningKey::generate("key-1");
+    let mut flood = JoinSet::new();
+    for at in 0..100 {
+        let token = forger.sign(&with(claims(), json!({"jti": format!("f-{at}")})));
+        let (app, known) = (app.clone(), known.clone());
+        flood.spawn(async move { (ask(&app, &token).await, ask(&app, &known).await) });
+    }
+    let mut turned_away = 0;
+    for (forged, known) in flood.join_all().await {
+        assert_eq!(known.0, 200);
+        match forged.0 {
+            503 => turned_away += 1,
+            status => assert_eq!(status, 401),
+        }
+    }
+    assert!(turned_away > 0);
+    // And when the flood is over, new mandates are checked again.
+    assert_eq!(ask(&app, &zone.mandate(json!({"jti": "later"}))).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_burst_of_new_callers_waits_its_turn() {
+    let zone = Zone::new();
+    let builder = zone.builder().max_concurrent_checks(1).max_check_wait(Duration::from_secs(60));
+    let app = service(builder.build().unwrap());
+    let mut burst = JoinSet::new();
+    for at in 0..50 {
+        let token = zone.mandate(json!({"jti": format!("m-{at}")}));
+        let app = app.clone();
+        burst.spawn(async move { ask(&app, &token).await.0 });
+    }
+    assert!(burst.join_all().await.iter().all(|status| *status == 200));
+}
+
+/// Threat 30: a storm of callers that give up at every point leaves nothing behind.
+#[tokio::test]
+async fn cancelled_verifications_neither_block_nor_leak_permits() {
+    let zone = Zone::new();
+    let builder = zone.builder().max_concurrent_checks(2).max_check_wait(Duration::from_secs(60));
+    let app = service(builder.build().unwrap());
+    let gate = Arc::new(Semaphore::new(0));
+    for round in 0..20 {
+        let mut storm = JoinSet::new();
+        for at in 0..10 {
+            let token = zone.mandate(json!({"jti": format!("m-{round}-{}", at % 3)}));
+            let (app, gate) = (app.clone(), Arc::clone(&gate));
+            storm.spawn(async move {
+                tokio::select! {
+                    biased;
+                    answer = ask(&app, &token) => assert_eq!(answer.0, 200),
+                    _ = gate.acquire() => {}
+                }
+            });
+        }
+        for _ in 0..round {
+            tokio::task::yield_now().await;
+        }
+        storm.shutdown().await;
+        assert_eq!(ask(&app, &zone.mandate(json!({"jti": format!("n-{round}")}))).await.0, 200);
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Verify(usize),
+    Revoke(usize),
+    RaiseEpoch(u64),
+    Rotate(usize),
+    Advance(u64),
+    StepClock(i64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0usize..8).prop_map(Step::Verify),
+        1 => (0usize..8).prop_map(Step::Revoke),
+        1 => (5u64..10).prop_map(Step::RaiseEpoch),
+        1 => (0usize..4).prop_map(Step::Rotate),
+        2 => (0u64..200).prop_map(Step::Advance),
+        1 => (-100i64..100).prop_map(Step::StepClock),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+/// Threat 22: whatever happens in whatever order, the cached layer answers as one that verifies
+/// every request. A cache of two keeps evicting.
+#[test]
+fn a_cached_layer_answers_as_its_uncached_twin() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let signers: Vec<_> = (0..4).map(|at| SigningKey::generate(&format!("key-{at}"))).collect();
+    let tokens: Vec<_> = (0u64..8)
+        .map(|at| {
+            let changes = json!({
+                "jti": format!("m-{at}"), "agent_session_id": format!("s-{}", at % 3),
+                "sid": format!("r-{at}"), "exp": NOW + 100 * (at + 1), "iat": NOW + 40 * at,
+                "nbf": NOW + 50 * (at % 4), "delegation_graph_epoch": 4 + at,
+                "scope": if at == 7 { "other" } else { "tickets:read" },
+            });
+            signers[at as usize % 4].sign(&with(claims(), changes))
+        })
+        .collect();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(300));
+    runner
+        .run(&steps(), |steps| {
+            runtime.block_on(async {
+                let clock = ManualClock::new(NOW);
+                let store = MemoryRevocations::builder().clock(clock.clone()).build();
+                let published = Keys(Arc::new(Mutex::new(signers[..2].to_vec())));
+                let twin = |proofs| {
+                    let builder = MandateVerifier::builder()
+                        .issuer(ISSUER)
+                        .audience(AUDIENCE)
+                        .zone(ZONE)
+                        .revocations(store.clone())
+                        .required_scopes(["tickets:read"])
+                        .key_source(published.clone())
+                        .key_cool_down(Duration::ZERO)
+                        .key_ttl(Duration::from_secs(1))
+                        .key_stale_limit(Duration::ZERO)
+                        .clock(clock.clone())
+                        .proof_cache(proofs);
+                    service(builder.build().unwrap())
+                };
+                let (cached, tiny, uncached) = (twin(100), twin(2), twin(0));
+                let mut unix = NOW;
+                for step in steps {
+                    match step {
+                        Step::Verify(at) => {
+                            let expected = ask(&uncached, &tokens[at]).await;
+                            for app in [&cached, &tiny] {
+                                let answer = ask(app, &tokens[at]).await;
+                                prop_assert_eq!(&answer, &expected, "token {}", at);
+                            }
+                        }
+                        Step::Revoke(at) => store.revoke(&format!("r-{at}")).unwrap(),
+                        Step::RaiseEpoch(epoch) => store.raise_epoch(ZONE, epoch).unwrap(),
+                        Step::Rotate(at) => {
+                            let next = vec![signers[at].clone(), signers[(at + 1) % 4].clone()];
+                            *published.0.lock().unwrap() = next;
+                            // Longer than the keys are good for: all three fetch anew.
+                            clock.advance(Duration::from_secs(2));
+                            unix += 2;
+                        }
+                        Step::Advance(seconds) => {
+                            clock.advance(Duration::from_secs(seconds + 2));
+                            unix += seconds + 2;
+                        }
+                        Step::StepClock(seconds) => {
+                            unix = unix.saturating_add_signed(seconds);
+                            clock.set_unix_time(unix);
+                        }
+                    }
+                }
+                Ok(())
+            })
+        })
+        .unwrap();
+}

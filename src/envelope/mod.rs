@@ -107,7 +107,8 @@ pub fn encode_envelope(envelope: &Envelope, headers: &mut HeaderMap) {
         headers.insert(HEADER_TRACEPARENT, value);
     }
     let state = envelope.trace_state.as_deref().unwrap_or_default();
-    let present = headers.get_all(HEADER_TRACESTATE).iter().any(|value| !value.is_empty());
+    let blank = |value: &HeaderValue| value.as_bytes().trim_ascii().is_empty();
+    let present = !headers.get_all(HEADER_TRACESTATE).iter().all(blank);
     if let (false, false, Ok(value)) =
         (present, state.is_empty(), HeaderValue::from_bytes(state.as_bytes()))
     {

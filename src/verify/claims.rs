@@ -70,8 +70,7 @@ pub(super) fn read(
         return Err(Reason::IssuedInFuture);
     }
     if let Some(nbf) = payload.get("nbf") {
-        // A double holds the seconds of this era exactly; the cast saturates at both ends.
-        let nbf = nbf.as_f64().ok_or(Reason::Claim("nbf"))?.ceil() as u64;
+        let nbf = earliest(nbf).ok_or(Reason::Claim("nbf"))?;
         not_before = not_before.max(nbf.saturating_sub(LEEWAY_SECONDS));
         if now < not_before {
             return Err(Reason::NotYetValid);
@@ -123,6 +122,16 @@ pub(super) fn read(
         delegation_chain: chain(payload)?.into(),
     };
     Ok((proof.mandate(claims).build(), not_before))
+}
+
+/// The first whole second at which `nbf` has come, 0 where that was before 1970. An integer is
+/// exact and must fit an i64; a number with a fraction or an exponent is as exact as a double.
+fn earliest(nbf: Value<'_>) -> Option<u64> {
+    if let Some(seconds) = nbf.as_i64() {
+        return Some(seconds.try_into().unwrap_or(0));
+    }
+    // The cast saturates at both ends.
+    (!nbf.is_integer()).then(|| nbf.as_f64()).flatten().map(|seconds| seconds.ceil() as u64)
 }
 
 /// A non-negative integer that fits an i64: exact, as every peer can represent it.
@@ -190,4 +199,27 @@ fn chain(payload: &Object<'_>) -> Result<Vec<ChainLink>, Reason> {
     };
     let links: Result<_, Reason> = array(payload, NAME)?.into_iter().map(link).collect();
     links.map_err(|_| Reason::Claim(NAME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nbf_is_exact_where_it_is_an_integer() {
+        let read = |text: &str| {
+            let object = format!("{{\"nbf\":{text}}}");
+            Object::parse(object.as_bytes()).unwrap().get("nbf").and_then(earliest)
+        };
+        assert_eq!(read("9007199254740993"), Some(9_007_199_254_740_993));
+        assert_eq!(read("9223372036854775807"), Some(i64::MAX as u64));
+        assert_eq!(read("-1"), Some(0));
+        assert_eq!(read("-0"), Some(0));
+        assert_eq!(read("100.5"), Some(101));
+        assert_eq!(read("-1.5e3"), Some(0));
+        assert_eq!(read("1e300"), Some(u64::MAX));
+        for text in ["9223372036854775808", "-9223372036854775809", "null", "\"1\"", "true", "[]"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
 }

@@ -47,10 +47,15 @@ impl<'a> Value<'a> {
         Some(Cow::Borrowed(inner))
     }
 
-    /// An integer that fits; a fraction or an exponent makes a number no integer, and `-0` is 0.
-    pub(super) fn as_i64(self) -> Option<i64> {
+    /// Whether it is an integer of any size; a fraction or an exponent makes a number none.
+    pub(super) fn is_integer(self) -> bool {
         let digits = self.0.strip_prefix('-').unwrap_or(self.0);
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| self.0.parse().ok()).flatten()
+        digits.bytes().all(|byte| byte.is_ascii_digit())
+    }
+
+    /// An integer that fits; `-0` is 0.
+    pub(super) fn as_i64(self) -> Option<i64> {
+        self.is_integer().then(|| self.0.parse().ok()).flatten()
     }
 
     pub(super) fn as_f64(self) -> Option<f64> {

@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, StatusCode},
+    routing::get,
+};
 use caracal_axum::{
     CaracalContext, CaracalLayer, KeyDocument, KeyError, KeyRequest, KeySource, MandateVerifier,
     ManualClock, MemoryRevocations, RevocationError, RevocationQuery, RevocationStore, Standing,
@@ -196,7 +201,7 @@ impl KeySource for Keys {
     async fn fetch(&self, _: &KeyRequest) -> Result<KeyDocument, KeyError> {
         let keys: Vec<Value> = self.0.lock().unwrap().iter().map(SigningKey::jwk).collect();
         let body = json!({ "keys": keys }).to_string().into();
-        Ok(KeyDocument { status: axum::http::StatusCode::OK, body })
+        Ok(KeyDocument { status: StatusCode::OK, body })
     }
 }
 

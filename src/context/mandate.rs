@@ -1,15 +1,20 @@
 //! The verified claims of a mandate, by their wire names.
 
+use std::sync::Arc;
+
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::Proof;
 
 /// The verified claims of the request's mandate; as a handler argument, those of the request.
 ///
-/// Serializes with the wire names; absent ids are `null`, an absent scope or list is empty, and an absent
-/// `hop_count` or `delegation_graph_epoch` is 0.
+/// Serializes with the wire names; absent ids are `null`, an absent scope or list is empty, and an
+/// absent `hop_count` or `delegation_graph_epoch` is 0.
 #[derive(Debug, Clone)]
-pub struct Mandate(Proof);
+pub struct Mandate {
+    proof: Proof,
+    claims: Arc<MandateClaims>,
+}
 
 /// What only a mandate says, beside what every [`Proof`] does.
 #[derive(Debug)]
@@ -22,7 +27,6 @@ pub(crate) struct MandateClaims {
     pub(crate) source_session_id: Option<Box<str>>,
     pub(crate) target_session_id: Option<Box<str>>,
     pub(crate) delegation_path: Box<[Box<str>]>,
-    pub(crate) delegation_chain: Box<[ChainLink]>,
 }
 
 /// What a mandate is for: its `use` claim. One-shot gateway mandates are never accepted here.
@@ -56,12 +60,22 @@ impl TokenUse {
 /// One application of a delegation chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChainLink {
-    pub(crate) application_id: Box<str>,
-    pub(crate) agent_session_id: Option<Box<str>>,
-    pub(crate) delegation_edge_id: Option<Box<str>>,
+    application_id: Box<str>,
+    agent_session_id: Option<Box<str>>,
+    delegation_edge_id: Option<Box<str>>,
 }
 
 impl ChainLink {
+    /// An application, its agent session, and the edge it gave its authority on by.
+    #[must_use]
+    pub fn new(
+        application_id: impl Into<Box<str>>,
+        agent_session_id: Option<Box<str>>,
+        delegation_edge_id: Option<Box<str>>,
+    ) -> Self {
+        Self { application_id: application_id.into(), agent_session_id, delegation_edge_id }
+    }
+
     /// The application.
     #[must_use]
     pub fn application_id(&self) -> &str {
@@ -82,77 +96,73 @@ impl ChainLink {
 }
 
 impl Mandate {
-    pub(super) fn new(proof: Proof) -> Self {
-        Self(proof)
+    pub(super) fn new(proof: Proof, claims: Arc<MandateClaims>) -> Self {
+        Self { proof, claims }
     }
 
     /// The proof behind the claims.
     #[must_use]
     pub fn proof(&self) -> &Proof {
-        &self.0
-    }
-
-    fn claim(&self, read: impl FnOnce(&MandateClaims) -> &str) -> &str {
-        self.0.claims().map_or("", read)
+        &self.proof
     }
 
     /// `jti`.
     #[must_use]
     pub fn jti(&self) -> &str {
-        self.claim(|claims| &claims.jti)
+        &self.claims.jti
     }
 
     /// `sub`: the application, or the user it acts for.
     #[must_use]
     pub fn sub(&self) -> &str {
-        self.claim(|claims| &claims.sub)
+        &self.claims.sub
     }
 
     /// `sub_type`: `user` or `application`.
     #[must_use]
     pub fn sub_type(&self) -> &str {
-        self.claim(|claims| &claims.sub_type)
+        &self.claims.sub_type
     }
 
     /// `use`.
     #[must_use]
     pub fn token_use(&self) -> TokenUse {
-        self.0.claims().map_or(TokenUse::Resource, |claims| claims.token_use)
+        self.claims.token_use
     }
 
     /// `iat`, in Unix seconds.
     #[must_use]
     pub fn iat(&self) -> u64 {
-        self.0.claims().map_or(0, |claims| claims.iat)
+        self.claims.iat
     }
 
     /// `source_session_id`: who gave the presented edge.
     #[must_use]
     pub fn source_session_id(&self) -> Option<&str> {
-        self.0.claims()?.source_session_id.as_deref()
+        self.claims.source_session_id.as_deref()
     }
 
     /// `target_session_id`: who received it.
     #[must_use]
     pub fn target_session_id(&self) -> Option<&str> {
-        self.0.claims()?.target_session_id.as_deref()
+        self.claims.target_session_id.as_deref()
     }
 
     /// `delegation_path`: edges from the origin to the one presented.
     pub fn delegation_path(&self) -> impl Iterator<Item = &str> {
-        self.0.claims().into_iter().flat_map(|claims| claims.delegation_path.iter().map(|id| &**id))
+        self.claims.delegation_path.iter().map(|id| &**id)
     }
 
     /// `delegation_chain`: applications from the origin to the receiver.
     #[must_use]
     pub fn delegation_chain(&self) -> &[ChainLink] {
-        self.0.claims().map_or(&[], |claims| &claims.delegation_chain)
+        self.proof.delegation_chain()
     }
 }
 
 impl Serialize for Mandate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let proof = &self.0;
+        let proof = &self.proof;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("sub", self.sub())?;
         map.serialize_entry("zone_id", proof.zone_id())?;

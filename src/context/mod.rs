@@ -162,6 +162,13 @@ impl CaracalContext {
         self.proof().into_iter().flat_map(Proof::targets)
     }
 
+    /// The applications that the authority came through, from the origin to the one that acts. None
+    /// where nothing is proven.
+    #[must_use]
+    pub fn delegation_chain(&self) -> &[ChainLink] {
+        self.proof().map_or(&[], Proof::delegation_chain)
+    }
+
     /// When the authority ends, in Unix seconds. `None` where nothing is proven.
     #[must_use]
     pub fn expires_at(&self) -> Option<u64> {

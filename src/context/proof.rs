@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Mandate, MandateClaims};
+use super::{ChainLink, Mandate, MandateClaims};
 use crate::RevocationQuery;
 
 /// The complete attribution of a request, proven: cheap to clone.
@@ -31,7 +31,8 @@ struct ProofInner {
     expires_at: u64,
     delegation_epoch: Option<u64>,
     key_id: Option<Box<str>>,
-    mandate: Option<MandateClaims>,
+    delegation_chain: Box<[ChainLink]>,
+    mandate: Option<Arc<MandateClaims>>,
 }
 
 /// Who acts, whether proven or only claimed.
@@ -65,6 +66,7 @@ impl Proof {
             expires_at,
             delegation_epoch: None,
             key_id: None,
+            delegation_chain: Box::default(),
             mandate: None,
         })
     }
@@ -164,26 +166,27 @@ impl Proof {
     /// The `jti` of the mandate.
     #[must_use]
     pub fn jti(&self) -> Option<&str> {
-        self.claims().map(|claims| &*claims.jti)
+        self.0.mandate.as_ref().map(|claims| &*claims.jti)
     }
 
     /// The claims of the mandate, where a mandate is what was proven.
     #[must_use]
     pub fn mandate(&self) -> Option<Mandate> {
-        self.0.mandate.is_some().then(|| Mandate::new(self.clone()))
+        let claims = self.0.mandate.clone()?;
+        Some(Mandate::new(self.clone(), claims))
     }
 
-    pub(super) fn claims(&self) -> Option<&MandateClaims> {
-        self.0.mandate.as_ref()
+    /// The applications that the authority came through, from the origin to the one that acts.
+    #[must_use]
+    pub fn delegation_chain(&self) -> &[ChainLink] {
+        &self.0.delegation_chain
     }
 
     /// Whether `application` is one of the delegation chain's. The acting application counts only
     /// when the chain names it.
     #[must_use]
     pub fn chain_contains(&self, application: &str) -> bool {
-        self.claims().is_some_and(|claims| {
-            claims.delegation_chain.iter().any(|link| link.application_id() == application)
-        })
+        self.delegation_chain().iter().any(|link| link.application_id() == application)
     }
 
     /// The anchors whose revocation ends this authority, and the zone of its epoch.
@@ -297,6 +300,12 @@ impl ProofBuilder {
         self
     }
 
+    /// The applications that the authority came through, from the origin to the one that acts.
+    pub fn delegation_chain(mut self, chain: impl IntoIterator<Item = ChainLink>) -> Self {
+        self.0.delegation_chain = chain.into_iter().collect();
+        self
+    }
+
     /// The `kid` of the key that signed.
     pub fn key_id(mut self, kid: impl Into<Box<str>>) -> Self {
         self.0.key_id = present(kid);
@@ -304,7 +313,7 @@ impl ProofBuilder {
     }
 
     pub(crate) fn mandate(mut self, claims: MandateClaims) -> Self {
-        self.0.mandate = Some(claims);
+        self.0.mandate = Some(Arc::new(claims));
         self
     }
 

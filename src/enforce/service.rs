@@ -84,7 +84,7 @@ where
                     let state = boundary.enter(inner, parts, body, Binding::Unbound, seen);
                     return CaracalFuture::unspanned(state);
                 }
-                mark_sensitive(&mut parts.headers, credential);
+                mark_sensitive(&mut parts.headers, &credential);
                 judge(boundary, verifier, inner, parts, body, seen)
             }
             Mode::Propagate { zone, application } => {
@@ -97,7 +97,7 @@ where
                 } else if boundary.may_be_unbound(&parts.headers, &credential) {
                     boundary.enter(inner, parts, body, Binding::Unbound, seen)
                 } else {
-                    mark_sensitive(&mut parts.headers, credential);
+                    mark_sensitive(&mut parts.headers, &credential);
                     match claimed(&parts.headers, zone, application) {
                         Ok(context) => {
                             boundary.enter(inner, parts, body, Binding::Bound(context), seen)
@@ -112,11 +112,12 @@ where
 }
 
 /// Keeps the credential out of the logs of whoever prints headers.
-fn mark_sensitive(headers: &mut HeaderMap, name: HeaderName) {
-    if let header::Entry::Occupied(mut lines) = headers.entry(name) {
-        for value in lines.iter_mut() {
-            value.set_sensitive(true);
-        }
+fn mark_sensitive(headers: &mut HeaderMap, name: &HeaderName) {
+    if headers.get_all(name).iter().nth(1).is_some() {
+        let lines = headers.iter_mut().filter(|(line, _)| *line == name);
+        lines.for_each(|(_, value)| value.set_sensitive(true));
+    } else if let Some(value) = headers.get_mut(name) {
+        value.set_sensitive(true);
     }
 }
 
@@ -154,20 +155,22 @@ where
     S: Service<Request<B>>,
 {
     let span = span();
-    let inbound = Inbound::new(&parts);
+    let now = verifier.unix_time();
+    let inbound = Inbound::judged_at(&parts, now);
     let judged = span.in_scope(|| verifier.verify_now(&inbound));
-    seen.cache = inbound.noted();
+    let memo = inbound.into_memo();
+    seen.cache = memo.cache();
     let state = match judged {
         Some(judged) => {
-            let judged = judged.and_then(|proof| accept(proof, verifier.unix_time()));
+            let judged = judged.and_then(|proof| accept(proof, now));
             span.in_scope(|| boundary.settle(inner, parts, body, judged, seen))
         }
         None => {
             let verifier = Arc::clone(verifier);
             let judging: Judging = Box::pin(async move {
-                let inbound = Inbound::new(&parts);
+                let inbound = Inbound::resume(&parts, memo);
                 let judged = verifier.verify(&inbound).await;
-                seen.cache = seen.cache.or(inbound.noted());
+                seen.cache = inbound.into_memo().cache();
                 let judged = judged.and_then(|proof| accept(proof, verifier.unix_time()));
                 (parts, judged, seen)
             });

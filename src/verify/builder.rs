@@ -1,6 +1,15 @@
 //! Configuring a [`MandateVerifier`]: refused when incomplete or insecure.
 
-use std::{fmt, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
+use std::{
+    fmt,
+    num::NonZero,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use http::{HeaderName, header};
 use tokio::sync::Semaphore;
@@ -385,7 +394,9 @@ impl MandateVerifierBuilder {
                 self.observer.clone(),
             ),
         };
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         Ok(MandateVerifier::new(Settings {
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
             trusted: pairs.into_iter().map(trust).collect(),
             audience: audience.into(),
             requirements: self.requirements,

@@ -1,6 +1,11 @@
-//! The claims of a mandate: what is checked before a key is asked for, and the typed read after.
+//! The claims of a mandate: one strict pass over the payload, what is checked before a key is asked
+//! for, and the proof that they make.
 
-use super::json::{Object, Value};
+use std::{cell::Cell, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::json::{Name, Names, Number, Strict, TextOrElse, seed};
 use crate::{
     Denial, Proof, Reason, TokenUse,
     context::{ChainLink, MandateClaims},
@@ -16,210 +21,448 @@ pub(super) struct TrustedZone {
     pub(super) zone: Box<str>,
 }
 
-/// Checks that cost nothing and that no key could change: `exp`, `iss`, `aud`, then the zone.
-/// Returns which of `trusted` the mandate claims to be of.
-pub(super) fn pre_check<'t>(
-    payload: &Object<'_>,
-    now: u64,
-    audience: &str,
-    trusted: impl Iterator<Item = &'t TrustedZone> + Clone,
-) -> Result<usize, Denial> {
-    let exp = natural(payload, "exp").map_err(Denial::invalid_token)?;
-    if exp <= now {
-        return Err(Denial::invalid_token(Reason::Expired));
-    }
-    let issuer = payload.get("iss").and_then(Value::as_str);
-    let issuer = issuer.ok_or_else(|| Denial::invalid_token(Reason::Claim("iss")))?;
-    if !trusted.clone().any(|pair| *pair.issuer == *issuer) {
-        return Err(Denial::invalid_token(Reason::Issuer));
-    }
-    if !is_for(payload, audience).map_err(Denial::invalid_token)? {
-        return Err(Denial::invalid_token(Reason::Audience));
-    }
-    let zone = payload.get("zone_id").and_then(Value::as_str).unwrap_or_default();
-    trusted
-        .into_iter()
-        .position(|pair| *pair.issuer == *issuer && *pair.zone == *zone)
-        .ok_or_else(Denial::invalid_zone)
+/// Claims as they stand in the payload, of the right type where they are there.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    issuer: Option<Box<str>>,
+    /// Whether `aud` names the audience that was asked about.
+    is_for_audience: Option<bool>,
+    expires_at: Option<u64>,
+    /// `None` also where it is no string: any zone but the configured one is another zone.
+    zone: Option<Box<str>>,
+    issued_at: Option<u64>,
+    /// The first whole second at which `nbf` has come.
+    not_before: u64,
+    scope: Option<Box<str>>,
+    jti: Option<Box<str>>,
+    sub: Option<Box<str>>,
+    sid: Option<Box<str>>,
+    root_sid: Option<Box<str>>,
+    client_id: Option<Box<str>>,
+    token_use: Option<Box<str>>,
+    sub_type: Option<Box<str>>,
+    hop_count: Option<u64>,
+    epoch: Option<u64>,
+    agent_session_id: Option<Box<str>>,
+    delegation_edge_id: Option<Box<str>>,
+    source_session_id: Option<Box<str>>,
+    target_session_id: Option<Box<str>>,
+    target: Vec<Box<str>>,
+    delegation_path: Vec<Box<str>>,
+    delegation_chain: Vec<ChainLink>,
 }
 
-fn is_for(payload: &Object<'_>, audience: &str) -> Result<bool, Reason> {
-    const BAD: Reason = Reason::Claim("aud");
-    let claim = payload.get("aud").ok_or(BAD)?;
-    if let Some(only) = claim.as_str() {
-        return Ok(only == audience);
+impl Claims {
+    /// Reads a payload; `audience` is what `aud` is compared with.
+    pub(super) fn parse(payload: &[u8], audience: &str) -> Result<Self, Reason> {
+        let text = std::str::from_utf8(payload).map_err(|_| Reason::PayloadJson)?;
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let reading = Cell::new(None);
+        let claims = reader
+            .deserialize_map(ClaimsVisitor { audience, reading: &reading })
+            .and_then(|claims| reader.end().map(|()| claims));
+        claims.map_err(|error| match reading.get() {
+            Some(claim) if error.is_data() => Reason::Claim(claim),
+            _ => Reason::PayloadJson,
+        })
     }
-    let mut found = false;
-    for member in claim.as_array().ok_or(BAD)? {
-        found |= member.as_str().ok_or(BAD)? == audience;
-    }
-    Ok(found)
-}
 
-/// Reads every claim with its type, and the time from which `nbf` and `iat` let the mandate in.
-/// Called when the signature has been verified.
-pub(super) fn read(
-    payload: &Object<'_>,
-    kid: &str,
-    now: u64,
-    expected: TokenUse,
-) -> Result<(Proof, u64), Reason> {
-    let iat = natural(payload, "iat")?;
-    let mut not_before = iat.saturating_sub(LEEWAY_SECONDS);
-    if now < not_before {
-        return Err(Reason::IssuedInFuture);
+    /// Checks that cost nothing and that no key could change: `exp`, `iss`, `aud`, then the zone.
+    /// Returns which of `trusted` the mandate claims to be of.
+    pub(super) fn pre_check<'t>(
+        &self,
+        now: u64,
+        trusted: impl Iterator<Item = &'t TrustedZone> + Clone,
+    ) -> Result<usize, Denial> {
+        let invalid = |reason| Err(Denial::invalid_token(reason));
+        match self.expires_at {
+            None => return invalid(Reason::Claim("exp")),
+            Some(expires_at) if expires_at <= now => return invalid(Reason::Expired),
+            Some(_) => {}
+        }
+        let Some(issuer) = &self.issuer else { return invalid(Reason::Claim("iss")) };
+        if !trusted.clone().any(|pair| pair.issuer == *issuer) {
+            return invalid(Reason::Issuer);
+        }
+        match self.is_for_audience {
+            None => return invalid(Reason::Claim("aud")),
+            Some(false) => return invalid(Reason::Audience),
+            Some(true) => {}
+        }
+        let zone = self.zone.as_deref().unwrap_or_default();
+        let mut pairs = trusted.into_iter();
+        pairs
+            .position(|pair| pair.issuer == *issuer && *pair.zone == *zone)
+            .ok_or_else(Denial::invalid_zone)
     }
-    if let Some(nbf) = payload.get("nbf") {
-        let nbf = earliest(nbf).ok_or(Reason::Claim("nbf"))?;
-        not_before = not_before.max(nbf.saturating_sub(LEEWAY_SECONDS));
+
+    /// The proof that these claims make once the signature has been verified, and the time from
+    /// which `nbf` and `iat` let the mandate in.
+    pub(super) fn into_proof(
+        self,
+        kid: Box<str>,
+        now: u64,
+        expected: TokenUse,
+    ) -> Result<(Proof, u64), Reason> {
+        let issued_at = self.issued_at.ok_or(Reason::Claim("iat"))?;
+        if now < issued_at.saturating_sub(LEEWAY_SECONDS) {
+            return Err(Reason::IssuedInFuture);
+        }
+        let not_before = issued_at.max(self.not_before).saturating_sub(LEEWAY_SECONDS);
         if now < not_before {
             return Err(Reason::NotYetValid);
         }
+        if self.scope.as_deref() == Some("") {
+            return Err(Reason::Claim("scope"));
+        }
+        let jti = required(self.jti, "jti")?;
+        let sub = required(self.sub, "sub")?;
+        let sid = required(self.sid, "sid")?;
+        let root_sid = required(self.root_sid, "root_sid")?;
+        let client_id = required(self.client_id, "client_id")?;
+        let token_use = TokenUse::parse(&required(self.token_use, "use")?)
+            .filter(|token_use| *token_use == expected)
+            .ok_or(Reason::Use)?;
+        let sub_type = required(self.sub_type, "sub_type")?;
+        if !matches!(&*sub_type, "user" | "application") {
+            return Err(Reason::Claim("sub_type"));
+        }
+        let zone = required(self.zone, "zone_id")?;
+        let expires_at = self.expires_at.ok_or(Reason::Claim("exp"))?;
+        // More hops than any limit allows are over the limit, however many more.
+        let hop = u32::try_from(self.hop_count.unwrap_or(0)).unwrap_or(u32::MAX);
+        let mut proof = Proof::builder(zone, client_id, expires_at)
+            .key_id(kid)
+            .authority_record_id(sid)
+            .root_authority_record_id(root_sid)
+            .agent_session_id(self.agent_session_id.unwrap_or_default())
+            .delegation_edge_id(self.delegation_edge_id.unwrap_or_default())
+            .hop(hop)
+            .targets(self.target)
+            .delegation_chain(self.delegation_chain);
+        if let Some(scope) = self.scope {
+            proof = proof.scope_text(scope);
+        }
+        if let Some(epoch) = self.epoch {
+            proof = proof.delegation_epoch(epoch);
+        }
+        let claims = MandateClaims {
+            jti,
+            sub,
+            sub_type,
+            token_use,
+            iat: issued_at,
+            source_session_id: self.source_session_id,
+            target_session_id: self.target_session_id,
+            delegation_path: self.delegation_path.into(),
+        };
+        Ok((proof.mandate(claims).build(), not_before))
     }
-    let scope = match payload.get("scope") {
-        None => None,
-        Some(scope) => {
-            Some(scope.as_str().filter(|scope| !scope.is_empty()).ok_or(Reason::Claim("scope"))?)
+}
+
+fn required(claim: Option<Box<str>>, name: &'static str) -> Result<Box<str>, Reason> {
+    claim.filter(|text| !text.is_empty()).ok_or(Reason::Claim(name))
+}
+
+struct ClaimsVisitor<'c> {
+    audience: &'c str,
+    /// The claim being read, for the reason of a refusal.
+    reading: &'c Cell<Option<&'static str>>,
+}
+
+impl<'de> Visitor<'de> for ClaimsVisitor<'_> {
+    type Value = Claims;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
+        /// Reads a value into a field whose name comes first in the object.
+        macro_rules! claim {
+            ($name:literal, $field:expr, $seed:expr) => {{
+                self.reading.set(Some($name));
+                $field = map.next_value_seed($seed)?;
+                self.reading.set(None);
+            }};
+        }
+        let mut claims = Claims::default();
+        let mut names = Names::default();
+        while let Some(name) = map.next_key_seed(Name)? {
+            match &*name {
+                "iss" => claim!("iss", claims.issuer, Text),
+                "aud" => claim!("aud", claims.is_for_audience, Audience(self.audience)),
+                "exp" => claim!("exp", claims.expires_at, Natural),
+                "zone_id" => claim!("zone_id", claims.zone, TextOrElse),
+                "iat" => claim!("iat", claims.issued_at, Natural),
+                "nbf" => claim!("nbf", claims.not_before, Earliest),
+                "scope" => claim!("scope", claims.scope, Text),
+                "jti" => claim!("jti", claims.jti, Text),
+                "sub" => claim!("sub", claims.sub, Text),
+                "sid" => claim!("sid", claims.sid, Text),
+                "root_sid" => claim!("root_sid", claims.root_sid, Text),
+                "client_id" => claim!("client_id", claims.client_id, Text),
+                "use" => claim!("use", claims.token_use, Text),
+                "sub_type" => claim!("sub_type", claims.sub_type, Text),
+                "hop_count" => claim!("hop_count", claims.hop_count, NaturalOrNull),
+                "delegation_graph_epoch" => {
+                    claim!("delegation_graph_epoch", claims.epoch, NaturalOrNull);
+                }
+                "agent_session_id" => claim!("agent_session_id", claims.agent_session_id, Id),
+                "delegation_edge_id" => claim!("delegation_edge_id", claims.delegation_edge_id, Id),
+                "source_session_id" => claim!("source_session_id", claims.source_session_id, Id),
+                "target_session_id" => claim!("target_session_id", claims.target_session_id, Id),
+                "target" => claim!("target", claims.target, List(NonEmpty)),
+                "delegation_path" => {
+                    claim!("delegation_path", claims.delegation_path, List(NonEmpty));
+                }
+                "delegation_chain" => {
+                    claim!("delegation_chain", claims.delegation_chain, List(Link));
+                }
+                _ => map.next_value_seed(Strict)?,
+            }
+            names.push(name);
+        }
+        names.all_different()?;
+        Ok(claims)
+    }
+}
+
+/// A string.
+struct Text;
+
+seed!(Text, Option<Box<str>>, "a string", {
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.into()))
+    }
+});
+
+/// An optional id: absent, null and empty are the same.
+#[derive(Clone, Copy)]
+struct Id;
+
+seed!(Id, Option<Box<str>>, "a string or null", {
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+});
+
+#[derive(Clone, Copy)]
+struct NonEmpty;
+
+seed!(NonEmpty, Box<str>, "a non-empty string", {
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        if text.is_empty() { Err(E::custom("empty")) } else { Ok(text.into()) }
+    }
+});
+
+/// A string, or a list of strings; whether the audience is among them.
+struct Audience<'a>(&'a str);
+
+seed!(Audience<'_>, Option<bool>, "a string or a list of strings", {
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text == self.0))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut found = false;
+        while let Some(is_audience) = seq.next_element_seed(Member(self.0))? {
+            found |= is_audience;
+        }
+        Ok(Some(found))
+    }
+});
+
+struct Member<'a>(&'a str);
+
+seed!(Member<'_>, bool, "a string", {
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(text == self.0)
+    }
+});
+
+/// A list of `T`, or null for none.
+struct List<T>(T);
+
+impl<'de, T: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for List<T> {
+    type Value = Vec<T::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T: DeserializeSeed<'de> + Copy> Visitor<'de> for List<T> {
+    type Value = Vec<T::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list or null")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(element) = seq.next_element_seed(self.0)? {
+            list.push(element);
+        }
+        Ok(list)
+    }
+}
+
+/// One application of the chain.
+#[derive(Clone, Copy)]
+struct Link;
+
+seed!(Link, ChainLink, "an object", {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut application = None;
+        let mut session = None;
+        let mut edge = None;
+        let mut names = Names::default();
+        while let Some(name) = map.next_key_seed(Name)? {
+            match &*name {
+                "application_id" => application = Some(map.next_value_seed(NonEmpty)?),
+                "agent_session_id" => session = map.next_value_seed(Id)?,
+                "delegation_edge_id" => edge = map.next_value_seed(Id)?,
+                _ => map.next_value_seed(Strict)?,
+            }
+            names.push(name);
+        }
+        names.all_different()?;
+        let application = application.ok_or_else(|| A::Error::missing_field("application_id"))?;
+        Ok(ChainLink::new(application, session, edge))
+    }
+});
+
+/// A number whose text decides what it is worth.
+macro_rules! number {
+    ($seed:ident, $value:ty, $expecting:literal, $read:expr) => {
+        struct $seed;
+
+        impl<'de> DeserializeSeed<'de> for $seed {
+            type Value = $value;
+
+            fn deserialize<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<$value, D::Error> {
+                let number = Number::read(deserializer)?;
+                ($read)(number).ok_or_else(|| D::Error::custom(concat!("not ", $expecting)))
+            }
         }
     };
-    let jti = text(payload, "jti")?;
-    let sub = text(payload, "sub")?;
-    let sid = text(payload, "sid")?;
-    let root_sid = text(payload, "root_sid")?;
-    let client_id = text(payload, "client_id")?;
-    let token_use = TokenUse::parse(&text(payload, "use")?)
-        .filter(|token_use| *token_use == expected)
-        .ok_or(Reason::Use)?;
-    let sub_type = text(payload, "sub_type")?;
-    if !matches!(&*sub_type, "user" | "application") {
-        return Err(Reason::Claim("sub_type"));
-    }
-    // More hops than any limit allows are over the limit, however many more.
-    let hop = optional_natural(payload, "hop_count")?.unwrap_or(0);
-    let mut proof = Proof::builder(text(payload, "zone_id")?, client_id, natural(payload, "exp")?)
-        .key_id(kid)
-        .authority_record_id(sid)
-        .root_authority_record_id(root_sid)
-        .agent_session_id(id(payload, "agent_session_id")?.unwrap_or_default())
-        .delegation_edge_id(id(payload, "delegation_edge_id")?.unwrap_or_default())
-        .hop(u32::try_from(hop).unwrap_or(u32::MAX))
-        .targets(texts(payload, "target")?);
-    if let Some(scope) = scope {
-        proof = proof.scope_text(scope);
-    }
-    if let Some(epoch) = optional_natural(payload, "delegation_graph_epoch")? {
-        proof = proof.delegation_epoch(epoch);
-    }
-    let claims = MandateClaims {
-        jti,
-        sub,
-        sub_type,
-        token_use,
-        iat,
-        source_session_id: id(payload, "source_session_id")?,
-        target_session_id: id(payload, "target_session_id")?,
-        delegation_path: texts(payload, "delegation_path")?.into(),
-        delegation_chain: chain(payload)?.into(),
-    };
-    Ok((proof.mandate(claims).build(), not_before))
 }
+
+/// Exact, as every peer can represent it.
+fn natural(number: Number<'_>) -> Option<u64> {
+    number.as_i64()?.try_into().ok()
+}
+
+number!(Natural, Option<u64>, "a non-negative integer", |number| natural(number).map(Some));
+
+number!(NaturalOrNull, Option<u64>, "a non-negative integer or null", |number: Number<'_>| {
+    if number.is_null() { Some(None) } else { natural(number).map(Some) }
+});
+
+number!(Earliest, u64, "a number", earliest);
 
 /// The first whole second at which `nbf` has come, 0 where that was before 1970. An integer is
 /// exact and must fit an i64; a number with a fraction or an exponent is as exact as a double.
-fn earliest(nbf: Value<'_>) -> Option<u64> {
-    if let Some(seconds) = nbf.as_i64() {
-        return Some(seconds.try_into().unwrap_or(0));
+fn earliest(nbf: Number<'_>) -> Option<u64> {
+    if nbf.is_integer() {
+        return nbf.as_i64().map(|seconds| seconds.try_into().unwrap_or(0));
     }
     // The cast saturates at both ends.
-    (!nbf.is_integer()).then(|| nbf.as_f64()).flatten().map(|seconds| seconds.ceil() as u64)
-}
-
-/// A non-negative integer that fits an i64: exact, as every peer can represent it.
-fn natural(object: &Object<'_>, name: &'static str) -> Result<u64, Reason> {
-    object
-        .get(name)
-        .and_then(Value::as_i64)
-        .and_then(|number| number.try_into().ok())
-        .ok_or(Reason::Claim(name))
-}
-
-fn optional_natural(object: &Object<'_>, name: &'static str) -> Result<Option<u64>, Reason> {
-    match object.get(name) {
-        Some(value) if !value.is_null() => natural(object, name).map(Some),
-        _ => Ok(None),
-    }
-}
-
-/// A required, non-empty string.
-fn text(object: &Object<'_>, name: &'static str) -> Result<Box<str>, Reason> {
-    object
-        .get(name)
-        .and_then(Value::as_str)
-        .filter(|text| !text.is_empty())
-        .map(Into::into)
-        .ok_or(Reason::Claim(name))
-}
-
-/// An optional id: absent, null and empty are the same.
-fn id(object: &Object<'_>, name: &'static str) -> Result<Option<Box<str>>, Reason> {
-    match object.get(name) {
-        Some(value) if !value.is_null() => {
-            let text = value.as_str().ok_or(Reason::Claim(name))?;
-            Ok(Some(text).filter(|text| !text.is_empty()).map(Into::into))
-        }
-        _ => Ok(None),
-    }
-}
-
-fn array<'a>(object: &Object<'a>, name: &'static str) -> Result<Vec<Value<'a>>, Reason> {
-    match object.get(name) {
-        Some(value) if !value.is_null() => value.as_array().ok_or(Reason::Claim(name)),
-        _ => Ok(Vec::new()),
-    }
-}
-
-/// An optional list of non-empty strings.
-fn texts(object: &Object<'_>, name: &'static str) -> Result<Vec<Box<str>>, Reason> {
-    let text = |value: Value<'_>| {
-        let text = value.as_str().filter(|text| !text.is_empty());
-        text.map(Into::into).ok_or(Reason::Claim(name))
-    };
-    array(object, name)?.into_iter().map(text).collect()
-}
-
-fn chain(payload: &Object<'_>) -> Result<Vec<ChainLink>, Reason> {
-    const NAME: &str = "delegation_chain";
-    let link = |value: Value<'_>| {
-        let link = value.as_object().ok_or(Reason::Claim(NAME))?;
-        Ok(ChainLink {
-            application_id: text(&link, "application_id")?,
-            agent_session_id: id(&link, "agent_session_id")?,
-            delegation_edge_id: id(&link, "delegation_edge_id")?,
-        })
-    };
-    let links: Result<_, Reason> = array(payload, NAME)?.into_iter().map(link).collect();
-    links.map_err(|_| Reason::Claim(NAME))
+    nbf.as_f64().map(|seconds| seconds.ceil() as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(members: &str) -> Result<Claims, Reason> {
+        Claims::parse(format!("{{{members}}}").as_bytes(), "me")
+    }
+
     #[test]
     fn nbf_is_exact_where_it_is_an_integer() {
-        let read = |text: &str| {
-            let object = format!("{{\"nbf\":{text}}}");
-            Object::parse(object.as_bytes()).unwrap().get("nbf").and_then(earliest)
-        };
-        assert_eq!(read("9007199254740993"), Some(9_007_199_254_740_993));
-        assert_eq!(read("9223372036854775807"), Some(i64::MAX as u64));
-        assert_eq!(read("-1"), Some(0));
-        assert_eq!(read("-0"), Some(0));
-        assert_eq!(read("100.5"), Some(101));
-        assert_eq!(read("-1.5e3"), Some(0));
-        assert_eq!(read("1e300"), Some(u64::MAX));
-        for text in ["9223372036854775808", "-9223372036854775809", "null", "\"1\"", "true", "[]"] {
-            assert_eq!(read(text), None, "{text}");
+        let read = |text: &str| parse(&format!("\"nbf\":{text}")).map(|claims| claims.not_before);
+        assert_eq!(read("9007199254740993"), Ok(9_007_199_254_740_993));
+        assert_eq!(read("9223372036854775807"), Ok(i64::MAX as u64));
+        assert_eq!(read("-1"), Ok(0));
+        assert_eq!(read("-0"), Ok(0));
+        assert_eq!(read("100.5"), Ok(101));
+        assert_eq!(read("-1.5e3"), Ok(0));
+        assert_eq!(read("1e300"), Ok(u64::MAX));
+        for text in
+            ["9223372036854775808", "-9223372036854775809", "null", "\"1\"", "true", "[]", "1e400"]
+        {
+            assert_eq!(read(text), Err(Reason::Claim("nbf")), "{text}");
         }
+    }
+
+    #[test]
+    fn integers_are_exact() {
+        let read = |text: &str| parse(&format!("\"exp\":{text}")).map(|claims| claims.expires_at);
+        assert_eq!(read("9007199254740993"), Ok(Some(9_007_199_254_740_993)));
+        assert_eq!(read("9223372036854775807"), Ok(Some(i64::MAX as u64)));
+        assert_eq!(read("-0"), Ok(Some(0)));
+        for text in
+            ["9223372036854775808", "-7", "1.0", "-0.0", "1e3", "\"1\"", "true", "null", "[1]"]
+        {
+            assert_eq!(read(text), Err(Reason::Claim("exp")), "{text}");
+        }
+        let hop =
+            |text: &str| parse(&format!("\"hop_count\":{text}")).map(|claims| claims.hop_count);
+        assert_eq!((hop("null"), hop("3")), (Ok(None), Ok(Some(3))));
+        assert_eq!(hop("true"), Err(Reason::Claim("hop_count")));
+    }
+
+    #[test]
+    fn a_mistyped_claim_is_named_and_a_mistyped_zone_is_another_zone() {
+        for (members, claim) in [
+            (r#""aud":{}"#, "aud"),
+            (r#""aud":["me",1]"#, "aud"),
+            (r#""target":[""]"#, "target"),
+            (r#""delegation_chain":[{"application_id":""}]"#, "delegation_chain"),
+            (r#""delegation_chain":[{}]"#, "delegation_chain"),
+            (r#""delegation_chain":[{"application_id":"a","x":1,"x":2}]"#, "delegation_chain"),
+            (r#""agent_session_id":1"#, "agent_session_id"),
+            (r#""scope":null"#, "scope"),
+        ] {
+            assert_eq!(parse(members).unwrap_err(), Reason::Claim(claim), "{members}");
+        }
+        for zone in ["null", "1", "-1", "1.5", "true", "[[]]", r#"{"a":1}"#] {
+            assert_eq!(parse(&format!("\"zone_id\":{zone}")).unwrap().zone, None);
+        }
+    }
+
+    #[test]
+    fn payloads_are_strict_json() {
+        assert!(parse(r#""unknown":{"a":[1]},"sub":"a\u00e9""#).is_ok());
+        for members in [
+            r#""exp":1,"exp":1"#,
+            r#""sub":"a","s\u0075b":"a""#,
+            r#""x":1,"x":1"#,
+            r#""x":{"a":1,"a":2}"#,
+            r#""zone_id":{"a":1,"a":2}"#,
+            r#""x":1e400"#,
+            r#""sub":"\ud800""#,
+            r#""sub":"a"#,
+        ] {
+            assert!(parse(members).is_err(), "{members}");
+        }
+        for payload in ["", "[]", "null", "{} {}", "{},", "\u{feff}{}"] {
+            let read = Claims::parse(payload.as_bytes(), "me");
+            assert_eq!(read.unwrap_err(), Reason::PayloadJson, "{payload}");
+        }
+        assert_eq!(Claims::parse(b"{\"sub\":\"\xff\"}", "me").unwrap_err(), Reason::PayloadJson);
     }
 }

@@ -1,8 +1,11 @@
 //! The strict compact JWS: exactly what a Caracal STS emits, in one spelling.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::fmt;
 
-use super::json::Object;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+
+use super::json::{Name, Names, Strict, TextOrElse};
 use crate::Reason;
 
 /// The length of an ES256 signature: r and s, 32 bytes each (RFC 7518 §3.4).
@@ -14,16 +17,16 @@ const MAX_KID_CHARS: usize = 256;
 const REFUSED: [&str; 6] = ["crit", "b64", "jku", "jwk", "x5u", "x5c"];
 
 /// A token taken apart. Nothing in it is proven yet.
-pub(super) struct Compact<'a> {
-    /// What the signature is over.
-    pub(super) signed: &'a [u8],
+pub(super) struct Compact {
+    /// How much of the token the signature is over.
+    signed_len: usize,
     pub(super) kid: Box<str>,
     pub(super) payload: Vec<u8>,
     pub(super) signature: [u8; SIGNATURE_LEN],
 }
 
-impl<'a> Compact<'a> {
-    pub(super) fn parse(token: &'a [u8], max_bytes: usize) -> Result<Self, Reason> {
+impl Compact {
+    pub(super) fn parse(token: &[u8], max_bytes: usize) -> Result<Self, Reason> {
         if token.len() > max_bytes {
             return Err(Reason::TooLarge);
         }
@@ -38,8 +41,13 @@ impl<'a> Compact<'a> {
         }
         let kid = read_header(&decode(header)?)?;
         let signature = decode(signature)?.try_into().map_err(|_| Reason::Signature)?;
-        let signed = token.get(..header.len() + 1 + payload.len()).ok_or(Reason::NotCompact)?;
-        Ok(Self { signed, kid, payload: decode(payload)?, signature })
+        let signed_len = header.len() + 1 + payload.len();
+        Ok(Self { signed_len, kid, payload: decode(payload)?, signature })
+    }
+
+    /// The part of `token`, which it was parsed from, that the signature is over.
+    pub(super) fn signed<'t>(&self, token: &'t [u8]) -> &'t [u8] {
+        token.get(..self.signed_len).unwrap_or_default()
     }
 }
 
@@ -49,27 +57,64 @@ pub(super) fn decode(segment: &[u8]) -> Result<Vec<u8>, Reason> {
 }
 
 fn read_header(text: &[u8]) -> Result<Box<str>, Reason> {
-    let header = Object::parse(text).ok_or(Reason::HeaderJson)?;
-    for name in REFUSED {
-        if header.get(name).is_some() {
-            return Err(Reason::HeaderParameter(name));
-        }
+    let text = std::str::from_utf8(text).map_err(|_| Reason::HeaderJson)?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let header = reader.deserialize_map(HeaderVisitor).map_err(|_| Reason::HeaderJson)?;
+    reader.end().map_err(|_| Reason::HeaderJson)?;
+    if let Some(name) = header.refused {
+        return Err(Reason::HeaderParameter(name));
     }
-    if header.get("alg").and_then(|alg| alg.as_str()).as_deref() != Some("ES256") {
+    if header.alg.as_deref() != Some("ES256") {
         return Err(Reason::Algorithm);
     }
-    if let Some(typ) = header.get("typ") {
-        let typ = typ.as_str().ok_or(Reason::TokenType)?.to_ascii_lowercase();
+    if let Some(typ) = header.typ {
+        let typ = typ.ok_or(Reason::TokenType)?.to_ascii_lowercase();
         let typ = typ.strip_prefix("application/").unwrap_or(&typ);
         if !matches!(typ, "jwt" | "at+jwt") {
             return Err(Reason::TokenType);
         }
     }
-    let kid = header.get("kid").and_then(|kid| kid.as_str()).ok_or(Reason::KeyId)?;
-    if !is_kid(&kid) {
-        return Err(Reason::KeyId);
+    header.kid.filter(|kid| is_kid(kid)).ok_or(Reason::KeyId)
+}
+
+/// What a header says; `None` where it says nothing, or no string.
+#[derive(Default)]
+struct Header {
+    alg: Option<Box<str>>,
+    kid: Option<Box<str>>,
+    /// The outer `None` where there is no such member.
+    typ: Option<Option<Box<str>>>,
+    refused: Option<&'static str>,
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
     }
-    Ok(kid.into())
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+        let mut header = Header::default();
+        let mut names = Names::default();
+        while let Some(name) = map.next_key_seed(Name)? {
+            match &*name {
+                "alg" => header.alg = map.next_value_seed(TextOrElse)?,
+                "kid" => header.kid = map.next_value_seed(TextOrElse)?,
+                "typ" => header.typ = Some(map.next_value_seed(TextOrElse)?),
+                other => {
+                    header.refused =
+                        header.refused.or(REFUSED.into_iter().find(|name| *name == other));
+                    map.next_value_seed(Strict)?;
+                }
+            }
+            names.push(name);
+        }
+        names.all_different()?;
+        Ok(header)
+    }
 }
 
 /// 1 to 256 visible ASCII characters.

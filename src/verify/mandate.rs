@@ -16,9 +16,8 @@ use tokio::sync::Semaphore;
 use super::{
     Inbound, KeyError, KeyStatus, MandateVerifierBuilder, Requirements, Verifier,
     cache::{Flights, ProofCache, Proven, TokenId, TokenIds},
-    claims::{TrustedZone, pre_check, read},
+    claims::{Claims, TrustedZone},
     jose::Compact,
-    json::Object,
     keys::{Key, Lookup, ZoneKeys},
 };
 use crate::{
@@ -53,6 +52,8 @@ const NEVER: u64 = u64::MAX;
 pub struct MandateVerifier(Arc<Settings>);
 
 pub(super) struct Settings {
+    /// Unlike that of every other verifier of this process.
+    pub(super) number: u64,
     pub(super) trusted: Vec<Trusted>,
     pub(super) audience: Box<str>,
     pub(super) requirements: Requirements,
@@ -68,6 +69,16 @@ pub(super) struct Settings {
     pub(super) flights: Flights<Result<Arc<Proven>, Denial>>,
     pub(super) checks: Semaphore,
     pub(super) max_check_wait: Duration,
+}
+
+/// A token that has passed everything but its key.
+pub(super) struct Front {
+    /// Whose rules it has passed.
+    verifier: u64,
+    id: TokenId,
+    compact: Compact,
+    claims: Claims,
+    zone: usize,
 }
 
 pub(super) struct Trusted {
@@ -112,63 +123,58 @@ impl MandateVerifier {
     }
 
     /// A proof of this token that is still good for as much as time and keys can tell.
-    fn cached(&self, id: TokenId) -> Option<Arc<Proven>> {
+    fn cached(&self, id: TokenId, now: u64) -> Option<Arc<Proven>> {
         let proven = self.0.cache.get(id)?;
         let zone = self.0.trusted.get(proven.zone)?;
         let kid = proven.proof.key_id()?;
-        let current = zone.keys.holds(kid, &proven.key, &proven.keys_seen);
-        if !current {
+        if !zone.keys.holds(kid, &proven.key, &proven.keys_seen) {
             self.0.cache.remove(id);
+            return None;
         }
-        (current && proven.not_before <= self.now()).then_some(proven)
+        (proven.not_before <= now).then_some(proven)
     }
 
-    fn compact<'t>(&self, token: &'t [u8]) -> Result<Compact<'t>, Denial> {
-        Compact::parse(token, self.0.max_token_bytes).map_err(Denial::invalid_token)
-    }
-
-    fn pre_check(&self, payload: &Object<'_>) -> Result<usize, Denial> {
-        let Settings { audience, trusted, .. } = &*self.0;
-        pre_check(payload, self.now(), audience, trusted.iter().map(|trusted| &trusted.pair))
-    }
-
-    /// What can be said against a token without its key.
-    fn refuse_now(&self, token: &[u8]) -> Result<(), Denial> {
-        self.pre_check(&payload_of(&self.compact(token)?)?).map(drop)
+    /// Everything that can be said about a token without its key.
+    fn front(&self, id: TokenId, token: &[u8], now: u64) -> Result<Front, Denial> {
+        let Settings { audience, trusted, max_token_bytes, .. } = &*self.0;
+        let compact = Compact::parse(token, *max_token_bytes).map_err(Denial::invalid_token)?;
+        let claims = Claims::parse(&compact.payload, audience).map_err(Denial::invalid_token)?;
+        let zone = claims.pre_check(now, trusted.iter().map(|trusted| &trusted.pair))?;
+        Ok(Front { verifier: self.0.number, id, compact, claims, zone })
     }
 
     async fn prove(&self, token: &[u8], inbound: &Inbound<'_>) -> Result<Proof, Denial> {
-        let id = self.0.ids.of(token);
-        let proven = match self.cached(id) {
-            Some(proven) => proven,
+        let looked_up = inbound.take().filter(|front| front.verifier == self.0.number);
+        let front = match looked_up {
+            Some(front) => *front,
             None => {
+                let (id, now) = (self.0.ids.of(token), self.now());
+                if let Some(proven) = self.cached(id, now) {
+                    inbound.note(CacheResult::Hit);
+                    self.check_alive(&proven).await?;
+                    return Ok(proven.proof.clone());
+                }
                 inbound.note(CacheResult::Miss);
-                let compact = self.compact(token)?;
-                let payload = payload_of(&compact)?;
-                let zone = self.pre_check(&payload)?;
-                let flight = self.0.flights.join(id);
-                flight.result(self.authenticate(id, &compact, &payload, zone)).await?
+                self.front(id, token, now)?
             }
         };
+        let flight = self.0.flights.join(front.id);
+        let proven = flight.result(self.authenticate(front, token)).await?;
         self.check_alive(&proven).await?;
         Ok(proven.proof.clone())
     }
 
     /// Key, signature, claims and requirements; what passes is remembered.
-    async fn authenticate(
-        &self,
-        id: TokenId,
-        compact: &Compact<'_>,
-        payload: &Object<'_>,
-        zone: usize,
-    ) -> Result<Arc<Proven>, Denial> {
+    async fn authenticate(&self, front: Front, token: &[u8]) -> Result<Arc<Proven>, Denial> {
+        let Front { id, compact, claims, zone, .. } = front;
         let Some(trusted) = self.0.trusted.get(zone) else { return Err(Denial::invalid_zone()) };
         // Before the lookup: a key that leaves the set meanwhile is noticed at the next request.
         let keys_seen = trusted.keys.generation();
         let key = trusted.key(&compact.kid).await?;
         tracing::Span::current().record("kid", &*compact.kid);
-        self.check_signature(&key, compact).await?;
-        let (proof, not_before) = read(payload, &compact.kid, self.now(), self.0.token_use)
+        self.check_signature(&key, &compact, token).await?;
+        let (proof, not_before) = claims
+            .into_proof(compact.kid, self.now(), self.0.token_use)
             .map_err(Denial::invalid_token)?;
         self.0.requirements.check(&proof)?;
         let proven = Arc::new(Proven {
@@ -185,7 +191,12 @@ impl MandateVerifier {
 
     /// The one costly step. Only so many requests do it at once, and others wait briefly; each lets
     /// other work run before it takes the processor.
-    async fn check_signature(&self, key: &Key, compact: &Compact<'_>) -> Result<(), Denial> {
+    async fn check_signature(
+        &self,
+        key: &Key,
+        compact: &Compact,
+        token: &[u8],
+    ) -> Result<(), Denial> {
         let permit = match self.0.checks.try_acquire() {
             Ok(permit) => Ok(permit),
             Err(_) => tokio::time::timeout(self.0.max_check_wait, self.0.checks.acquire())
@@ -196,7 +207,7 @@ impl MandateVerifier {
         };
         let _permit = permit?;
         tokio::task::yield_now().await;
-        if key.verify(compact.signed, &compact.signature) {
+        if key.verify(compact.signed(token), &compact.signature) {
             Ok(())
         } else {
             Err(Denial::invalid_token(Reason::Signature))
@@ -204,8 +215,8 @@ impl MandateVerifier {
     }
 
     /// Expiry and revocation, where that can be told at once.
-    fn alive_now(&self, proven: &Proven) -> Option<Result<(), Denial>> {
-        if proven.proof.expires_at() <= self.now() {
+    fn alive_now(&self, proven: &Proven, now: u64) -> Option<Result<(), Denial>> {
+        if proven.proof.expires_at() <= now {
             return Some(Err(Denial::invalid_token(Reason::Expired)));
         }
         let Some(store) = &self.0.revocations else { return Some(Ok(())) };
@@ -221,7 +232,7 @@ impl MandateVerifier {
     }
 
     async fn check_alive(&self, proven: &Proven) -> Result<(), Denial> {
-        if let Some(judged) = self.alive_now(proven) {
+        if let Some(judged) = self.alive_now(proven, self.now()) {
             return judged;
         }
         let Some(store) = &self.0.revocations else { return Ok(()) };
@@ -237,10 +248,6 @@ impl MandateVerifier {
         }
         Ok(())
     }
-}
-
-fn payload_of<'c>(compact: &'c Compact<'_>) -> Result<Object<'c>, Denial> {
-    Object::parse(&compact.payload).ok_or_else(|| Denial::invalid_token(Reason::PayloadJson))
 }
 
 /// Any revoked anchor ends the authority; so does an older epoch than the zone's. An epoch of 0 is
@@ -293,16 +300,19 @@ impl Verifier for MandateVerifier {
             Ok(token) => token,
             Err(denial) => return Some(Err(denial)),
         };
-        match self.cached(self.0.ids.of(token)) {
-            Some(proven) => {
-                inbound.note(CacheResult::Hit);
-                let alive = self.alive_now(&proven)?;
-                Some(alive.map(|()| proven.proof.clone()))
+        let (id, now) = (self.0.ids.of(token), inbound.memo.now.unwrap_or_else(|| self.now()));
+        if let Some(proven) = self.cached(id, now) {
+            inbound.note(CacheResult::Hit);
+            let alive = self.alive_now(&proven, now)?;
+            return Some(alive.map(|()| proven.proof.clone()));
+        }
+        inbound.note(CacheResult::Miss);
+        match self.front(id, token, now) {
+            Ok(front) => {
+                inbound.keep(front);
+                None
             }
-            None => {
-                inbound.note(CacheResult::Miss);
-                self.refuse_now(token).err().map(Err)
-            }
+            Err(denial) => Some(Err(denial)),
         }
     }
 

@@ -13,9 +13,10 @@ mod requirements;
 mod wycheproof;
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use http::{HeaderMap, HeaderName, Method, Uri, header, request::Parts};
@@ -24,6 +25,7 @@ pub use builder::{ConfigurationError, MandateVerifierBuilder};
 pub use keys::{
     HttpKeys, HttpKeysBuilder, KeyDocument, KeyError, KeyRequest, KeySource, KeyStatus, StaticKeys,
 };
+use mandate::Front;
 pub use mandate::MandateVerifier;
 pub(crate) use requirements::Requirements;
 
@@ -32,26 +34,53 @@ use crate::{
 };
 
 /// The request under judgement: everything but its body.
-#[derive(Debug)]
 pub struct Inbound<'a> {
     parts: &'a Parts,
+    memo: Memo,
+}
+
+/// What is remembered of a request between [`Verifier::verify_now`] and [`Verifier::verify`].
+#[derive(Default)]
+pub(crate) struct Memo {
+    /// When judging began, by the verifier's clock.
+    now: Option<u64>,
     cache: OnceLock<CacheResult>,
+    /// A token that has passed all but its key.
+    front: Mutex<Option<Box<Front>>>,
 }
 
 impl<'a> Inbound<'a> {
     /// The request whose head is `parts`.
     #[must_use]
-    pub const fn new(parts: &'a Parts) -> Self {
-        Self { parts, cache: OnceLock::new() }
+    pub fn new(parts: &'a Parts) -> Self {
+        Self { parts, memo: Memo::default() }
+    }
+
+    /// The request as it is judged at `now`.
+    pub(crate) fn judged_at(parts: &'a Parts, now: u64) -> Self {
+        Self { parts, memo: Memo { now: Some(now), ..Memo::default() } }
+    }
+
+    /// Goes on with what is remembered.
+    pub(crate) fn resume(parts: &'a Parts, memo: Memo) -> Self {
+        Self { parts, memo }
+    }
+
+    pub(crate) fn into_memo(self) -> Memo {
+        self.memo
     }
 
     /// Notes whether the proof came from a cache; the first note counts.
-    pub(crate) fn note(&self, result: CacheResult) {
-        let _ = self.cache.set(result);
+    fn note(&self, result: CacheResult) {
+        let _ = self.memo.cache.set(result);
     }
 
-    pub(crate) fn noted(&self) -> Option<CacheResult> {
-        self.cache.get().copied()
+    fn keep(&self, front: Front) {
+        *self.memo.front.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(front));
+    }
+
+    fn take(&self) -> Option<Box<Front>> {
+        self.memo.front.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The method.
@@ -90,8 +119,29 @@ impl<'a> Inbound<'a> {
             .map_err(|_| Denial::invalid_token(Reason::Encoding))
     }
 
-    fn credential(&self, name: &HeaderName, scheme: Option<&str>) -> Result<&'a [u8], Denial> {
+    /// The credential of one header: what follows `scheme` and blanks, or the whole value where
+    /// there is no scheme.
+    ///
+    /// # Errors
+    /// `missing_token` without one, `invalid_request` with more than one header line.
+    pub fn credential(&self, name: &HeaderName, scheme: Option<&str>) -> Result<&'a [u8], Denial> {
         credential(self.headers(), name, scheme)
+    }
+}
+
+impl Memo {
+    pub(crate) fn cache(&self) -> Option<CacheResult> {
+        self.cache.get().copied()
+    }
+}
+
+/// The head may hold credentials anywhere: only what routes it is printed.
+impl fmt::Debug for Inbound<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbound")
+            .field("method", self.method())
+            .field("path", &self.uri().path())
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,8 +150,39 @@ impl<'a> Inbound<'a> {
 /// [`MandateVerifier`] proves Caracal mandates, [`verifier_fn`] makes one of a closure. Whatever a
 /// verifier says, the layer itself refuses a proof that has expired, that names no zone or
 /// application, or whose hop is above [`MAX_HOP`](crate::MAX_HOP).
+///
+/// To choose a verifier at run time, wrap it in a [`BoxVerifier`].
+///
+/// ```
+/// use caracal_axum::{Denial, Inbound, Proof, Verifier};
+/// use http::{HeaderName, header::HeaderName as Name};
+///
+/// /// Keys of partners, in a header of their own.
+/// struct ApiKeys;
+///
+/// impl Verifier for ApiKeys {
+///     async fn verify(&self, inbound: &Inbound<'_>) -> Result<Proof, Denial> {
+///         match inbound.credential(&self.header(), None)? {
+///             b"a key that a table holds" => Ok(Proof::builder("zone-1", "partner", u64::MAX).build()),
+///             _ => Err(Denial::invalid_token("unknown API key")),
+///         }
+///     }
+///
+///     fn header(&self) -> HeaderName {
+///         Name::from_static("x-api-key")
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Verifier`",
+    note = "a `MandateVerifierBuilder` becomes one by `.build()?`; a verifier chosen at run time goes \
+            into a `BoxVerifier`"
+)]
 pub trait Verifier: Send + Sync + 'static {
     /// Judges a request.
+    ///
+    /// # Errors
+    /// The refusal that the caller gets.
     fn verify(&self, inbound: &Inbound<'_>) -> impl Future<Output = Result<Proof, Denial>> + Send;
 
     /// The same without waiting, where the answer is at hand: what it decides costs no boxed
@@ -152,8 +233,8 @@ impl BoxVerifier {
     }
 }
 
-impl std::fmt::Debug for BoxVerifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for BoxVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BoxVerifier").finish_non_exhaustive()
     }
 }
@@ -232,8 +313,8 @@ where
 #[derive(Clone)]
 pub struct VerifierFn<F>(F);
 
-impl<F> std::fmt::Debug for VerifierFn<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<F> fmt::Debug for VerifierFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifierFn").finish_non_exhaustive()
     }
 }
@@ -246,5 +327,9 @@ where
     fn verify(&self, inbound: &Inbound<'_>) -> impl Future<Output = Result<Proof, Denial>> + Send {
         let judged = inbound.bearer().map(&self.0);
         async move { judged?.await }
+    }
+
+    fn verify_now(&self, inbound: &Inbound<'_>) -> Option<Result<Proof, Denial>> {
+        inbound.credential(&header::AUTHORIZATION, Some("Bearer")).err().map(Err)
     }
 }

@@ -30,9 +30,17 @@ use serde_json::{Value, json};
 pub(crate) use support::{NOW, Zone, claims, delegated, with};
 use tower::{Layer, Service};
 
-/// A mandate of about 900 bytes: session, delegation, a chain of three applications.
+/// A mandate of about a thousand bytes: session, delegation, a chain of three applications.
 pub(crate) fn mandate(zone: &Zone, at: usize) -> String {
-    zone.mandate(with(delegated(), json!({"jti": format!("mandate-{at:06}")})))
+    let changes = json!({
+        "jti": format!("m-{at:06}"), "scope": "tickets:read tickets:write",
+        "delegation_path": ["edge-2"], "delegation_chain": [
+            {"application_id": "root", "agent_session_id": "s-1", "delegation_edge_id": "edge-1"},
+            {"application_id": "mid", "agent_session_id": "s-2", "delegation_edge_id": "edge-2"},
+            {"application_id": "planner", "agent_session_id": "session-7"},
+        ],
+    });
+    zone.mandate(with(delegated(), changes))
 }
 
 /// The headers of a call that carries everything.
@@ -69,44 +77,47 @@ pub(crate) fn send(app: &mut Router, request: Request<Body>) -> Response<Body> {
     }
 }
 
+/// As `axum::serve` prepares it: without this a router applies its layers anew for every request.
+fn served(app: Router) -> Router {
+    app.with_state(())
+}
+
 fn router() -> Router {
     Router::new().route("/", get(|| async { "ok" }))
 }
 
 pub(crate) fn bare() -> Router {
-    router()
+    served(router())
 }
 
 pub(crate) fn no_op() -> Router {
-    router().layer(FloorLayer(Floor::Nothing))
+    served(router().layer(FloorLayer(Floor::Nothing)))
 }
 
 pub(crate) fn sha256_floor() -> Router {
-    router().layer(FloorLayer(Floor::Sha256(Cache::new(10_000))))
+    served(router().layer(FloorLayer(Floor::Sha256(Cache::new(10_000)))))
 }
 
 pub(crate) fn prf_floor() -> Router {
-    router().layer(FloorLayer(Floor::Prf(Key([1, 2, 3, 4]), Cache::new(10_000))))
+    served(router().layer(FloorLayer(Floor::Prf(Key([1, 2, 3, 4]), Cache::new(10_000)))))
 }
 
 pub(crate) fn ours(zone: &Zone) -> Router {
-    router().layer(CaracalLayer::enforce(warm(zone, 10_000)))
+    served(router().layer(CaracalLayer::enforce(warm(zone, 10_000))))
 }
 
 pub(crate) fn ours_with_requirement(zone: &Zone) -> Router {
-    Router::new()
-        .route("/", get(|| async { "ok" }).route_layer(Require::scopes(["tickets:read"])))
-        .layer(CaracalLayer::enforce(warm(zone, 10_000)))
+    let route = get(|| async { "ok" }).route_layer(Require::scopes(["tickets:read"]));
+    served(Router::new().route("/", route).layer(CaracalLayer::enforce(warm(zone, 10_000))))
 }
 
 pub(crate) fn bare_with_route_layer() -> Router {
-    Router::new()
-        .route("/", get(|| async { "ok" }).route_layer(FloorLayer(Floor::Nothing)))
-        .layer(FloorLayer(Floor::Nothing))
+    let route = get(|| async { "ok" }).route_layer(FloorLayer(Floor::Nothing));
+    served(Router::new().route("/", route).layer(FloorLayer(Floor::Nothing)))
 }
 
 pub(crate) fn ours_uncached(zone: &Zone) -> Router {
-    router().layer(CaracalLayer::enforce(warm(zone, 0)))
+    served(router().layer(CaracalLayer::enforce(warm(zone, 0))))
 }
 
 fn warm(zone: &Zone, proofs: u64) -> caracal_axum::MandateVerifier {

@@ -22,9 +22,8 @@ pub use proof::{Proof, ProofBuilder};
 pub(crate) use reporting::{Reporting, Seen};
 
 use crate::envelope::{
-    BAGGAGE_AGENT_SESSION, BAGGAGE_DELEGATION_EDGE, BAGGAGE_HOP, BAGGAGE_PARENT_EDGE,
-    BAGGAGE_SESSION, BearerToken, Envelope, TraceContext, TraceFlags, TraceId, join_lines,
-    parse_baggage,
+    BearerToken, Envelope, OWN_KEYS, TraceFlags, TraceId, join_lines, parse_baggage,
+    parse_traceparent, trace_lines,
 };
 
 /// Who a request acts for: a cheap-to-clone handle.
@@ -41,11 +40,11 @@ pub struct CaracalContext(Arc<Inner>);
 
 struct Inner {
     identity: Identity,
-    trace_id: Option<TraceId>,
-    trace_flags: Option<TraceFlags>,
-    /// `tracestate`, followed by the baggage lines as they came: one allocation, parsed on demand.
+    /// `traceparent`, `tracestate` and baggage as they came, in one allocation; parsed on demand.
     text: Box<str>,
+    parent_len: usize,
     state_len: usize,
+    trace: OnceLock<Option<(TraceId, TraceFlags)>>,
     baggage: OnceLock<BTreeMap<String, String>>,
 }
 
@@ -64,20 +63,14 @@ impl CaracalContext {
     /// The identity of `proof`, with the trace and baggage of the request.
     #[must_use]
     pub fn proven(proof: Proof, headers: &HeaderMap) -> Self {
-        let trace = TraceContext::from_headers(headers);
-        let state = trace.state.unwrap_or_default();
-        let baggage = join_lines(headers);
-        let text = match baggage.as_deref() {
-            None if state.is_empty() => Box::default(),
-            None => state.into(),
-            Some(baggage) => [state, baggage].concat().into(),
-        };
+        let (parent, state) = trace_lines(headers);
+        let baggage = join_lines(headers).unwrap_or_default();
         Self(Arc::new(Inner {
             identity: Identity::Proven(proof),
-            trace_id: trace.id,
-            trace_flags: trace.flags,
-            text,
+            text: [parent, state, &*baggage].concat().into(),
+            parent_len: parent.len(),
             state_len: state.len(),
+            trace: OnceLock::new(),
             baggage: OnceLock::new(),
         }))
     }
@@ -175,39 +168,40 @@ impl CaracalContext {
         self.proof().map(Proof::expires_at)
     }
 
+    fn trace(&self) -> Option<(TraceId, TraceFlags)> {
+        *self.0.trace.get_or_init(|| self.text(0, self.0.parent_len).and_then(parse_traceparent))
+    }
+
+    fn text(&self, from: usize, length: usize) -> Option<&str> {
+        self.0.text.get(from..from + length)
+    }
+
     /// The trace this request belongs to.
     #[must_use]
     pub fn trace_id(&self) -> Option<TraceId> {
-        self.0.trace_id
+        self.trace().map(|(id, _)| id)
     }
 
     /// The flags of that trace.
     #[must_use]
     pub fn trace_flags(&self) -> Option<TraceFlags> {
-        self.0.trace_flags
+        self.trace().map(|(_, flags)| flags)
     }
 
     /// Vendor trace state, opaque.
     #[must_use]
     pub fn trace_state(&self) -> Option<&str> {
-        self.0.text.get(..self.0.state_len).filter(|state| !state.is_empty())
+        let state = self.text(self.0.parent_len, self.0.state_len)?.trim();
+        Some(state).filter(|state| !state.is_empty())
     }
 
     /// Other parties' baggage; unsigned, whoever the caller is.
     #[must_use]
     pub fn baggage(&self) -> &BTreeMap<String, String> {
         self.0.baggage.get_or_init(|| {
-            let raw = self.0.text.get(self.0.state_len..).unwrap_or_default();
+            let raw = self.0.text.get(self.0.parent_len + self.0.state_len..).unwrap_or_default();
             let mut members = parse_baggage(raw);
-            for own in [
-                BAGGAGE_AGENT_SESSION,
-                BAGGAGE_DELEGATION_EDGE,
-                BAGGAGE_PARENT_EDGE,
-                BAGGAGE_SESSION,
-                BAGGAGE_HOP,
-            ] {
-                members.remove(own);
-            }
+            OWN_KEYS.iter().for_each(|own| drop(members.remove(*own)));
             members
         })
     }
@@ -259,8 +253,8 @@ pub fn from_envelope(envelope: Envelope, zone: &str, application: &str) -> Carac
             },
             subject_token: envelope.subject_token,
         })),
-        trace_id: envelope.trace_id,
-        trace_flags: envelope.trace_flags,
+        trace: OnceLock::from(envelope.trace_id.zip(envelope.trace_flags)),
+        parent_len: 0,
         state_len: text.len(),
         text,
         baggage: OnceLock::from(envelope.baggage),

@@ -42,7 +42,7 @@ use crate::{
 /// # }
 /// ```
 pub struct CaracalLayer<V> {
-    boundary: Boundary<V>,
+    boundary: Arc<Boundary<V>>,
 }
 
 pub(super) struct Boundary<V> {
@@ -95,21 +95,25 @@ impl CaracalLayer<NoVerifier> {
 impl<V> CaracalLayer<V> {
     fn new(mode: Mode<V>) -> Self {
         Self {
-            boundary: Boundary {
+            boundary: Arc::new(Boundary {
                 mode,
                 reporting: Reporting::default(),
                 optional: false,
                 preflight: false,
                 exempt: ExemptPaths::default(),
-            },
+            }),
         }
+    }
+
+    fn change(&mut self) -> &mut Boundary<V> {
+        Arc::make_mut(&mut self.boundary)
     }
 
     /// Lets a request without any credential header through, unbound. One that has such a header
     /// is judged, whatever it holds.
     #[must_use]
     pub fn optional(mut self) -> Self {
-        self.boundary.optional = true;
+        self.change().optional = true;
         self
     }
 
@@ -123,7 +127,7 @@ impl<V> CaracalLayer<V> {
     #[must_use]
     #[expect(clippy::panic, reason = "a wrong route table is a programming error, as in axum")]
     pub fn exempt(mut self, prefix: &str) -> Self {
-        if let Err(problem) = self.boundary.exempt.add(prefix) {
+        if let Err(problem) = self.change().exempt.add(prefix) {
             panic!("cannot exempt `{prefix}`: {problem}");
         }
         self
@@ -133,7 +137,7 @@ impl<V> CaracalLayer<V> {
     /// Browsers send them without credentials; a CORS layer should answer them.
     #[must_use]
     pub fn preflight(mut self) -> Self {
-        self.boundary.preflight = true;
+        self.change().preflight = true;
         self
     }
 
@@ -150,7 +154,7 @@ impl<V> CaracalLayer<V> {
         let Some(url) = metadata_url(resource) else {
             panic!("`{resource}` is not an absolute URL with a host");
         };
-        self.boundary.reporting.rendering.resource_metadata = Some(url.into());
+        self.change().reporting.rendering.resource_metadata = Some(url.into());
         self
     }
 
@@ -161,14 +165,14 @@ impl<V> CaracalLayer<V> {
         mut self,
         renderer: impl Fn(&Denial, &Parts) -> Response + Send + Sync + 'static,
     ) -> Self {
-        self.boundary.reporting.rendering.renderer = Some(Arc::new(renderer));
+        self.change().reporting.rendering.renderer = Some(Arc::new(renderer));
         self
     }
 
     /// Who is told of every decision of this layer, and of the route requirements behind it.
     #[must_use]
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.boundary.reporting.observer = Some(Arc::new(observer));
+        self.change().reporting.observer = Some(Arc::new(observer));
         self
     }
 }
@@ -235,13 +239,13 @@ impl<V, S> Layer<S> for CaracalLayer<V> {
     type Service = CaracalService<V, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CaracalService::new(Arc::new(self.boundary.clone()), inner)
+        CaracalService::new(Arc::clone(&self.boundary), inner)
     }
 }
 
 impl<V> Clone for CaracalLayer<V> {
     fn clone(&self) -> Self {
-        Self { boundary: self.boundary.clone() }
+        Self { boundary: Arc::clone(&self.boundary) }
     }
 }
 

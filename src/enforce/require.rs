@@ -16,7 +16,11 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Binding, Denial, Outcome, Place, Proof, context::Reporting, verify::Requirements};
+use crate::{
+    Binding, Denial, Outcome, Place, Proof,
+    context::Reporting,
+    verify::{Requirements, strings},
+};
 
 /// Requirements of a route, on top of what the [`CaracalLayer`](crate::CaracalLayer) proved. They
 /// can only refuse more; nothing here weakens the layer or another requirement.
@@ -45,20 +49,18 @@ use crate::{Binding, Denial, Outcome, Place, Proof, context::Reporting, verify::
 ///     );
 /// ```
 ///
-/// To apply several to one route, join them with [`and`](Self::and): axum cannot infer the error
-/// type of two `route_layer` calls in a row on a `MethodRouter`.
+/// To apply several to one route, join them with [`and`](Self::and).
 #[derive(Clone, Default)]
 #[must_use]
-pub struct Require {
+pub struct Require(Arc<Rules>);
+
+#[derive(Clone, Default)]
+struct Rules {
     requirements: Requirements,
     checks: Vec<Check>,
 }
 
 type Check = Arc<dyn Fn(&Proof, &Parts) -> Result<(), Denial> + Send + Sync>;
-
-fn strings<S: Into<Box<str>>>(entries: impl IntoIterator<Item = S>) -> Vec<Box<str>> {
-    entries.into_iter().map(Into::into).collect()
-}
 
 impl Require {
     /// A proven identity, and nothing more yet.
@@ -66,63 +68,63 @@ impl Require {
         Self::default()
     }
 
+    fn with(mut self, change: impl FnOnce(&mut Rules)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
     /// All of these scopes. They are matched whole; there are no wildcards, and an empty one is
     /// never held.
-    pub fn scopes<S: Into<Box<str>>>(scopes: impl IntoIterator<Item = S>) -> Self {
-        let mut require = Self::new();
-        require.requirements.scopes = strings(scopes);
-        require
+    pub fn scopes<S: AsRef<str>>(scopes: impl IntoIterator<Item = S>) -> Self {
+        Self::new().with(|rules| rules.requirements.scopes = strings(scopes))
     }
 
     /// A decision of your own, from the proof and the request's head. It is asked last.
     pub fn check(
         check: impl Fn(&Proof, &Parts) -> Result<(), Denial> + Send + Sync + 'static,
     ) -> Self {
-        Self { checks: vec![Arc::new(check)], ..Self::default() }
+        Self::new().with(|rules| rules.checks.push(Arc::new(check)))
     }
 
     /// Authority for all of these resources; 401 `invalid_token` where one is missing, as
     /// everywhere in Caracal.
-    pub fn targets<S: Into<Box<str>>>(mut self, targets: impl IntoIterator<Item = S>) -> Self {
-        self.requirements.targets.extend(strings(targets));
-        self
+    pub fn targets<S: AsRef<str>>(self, targets: impl IntoIterator<Item = S>) -> Self {
+        self.with(|rules| rules.requirements.targets.extend(strings(targets)))
     }
 
     /// A governed agent session.
-    pub fn session(mut self) -> Self {
-        self.requirements.session = true;
-        self
+    pub fn session(self) -> Self {
+        self.with(|rules| rules.requirements.session = true)
     }
 
     /// Delegated authority.
-    pub fn delegation(mut self) -> Self {
-        self.requirements.delegation = true;
-        self
+    pub fn delegation(self) -> Self {
+        self.with(|rules| rules.requirements.delegation = true)
     }
 
     /// Authority delegated over at most so many hops. Of several limits the lowest counts.
     pub fn max_hops(self, hops: u32) -> Self {
-        let requirements = Requirements { max_hops: Some(hops), ..Requirements::default() };
-        self.and(Self { requirements, checks: Vec::new() })
+        let limit = Requirements { max_hops: Some(hops), ..Requirements::default() };
+        self.with(|rules| rules.requirements.and(limit))
     }
 
     /// A delegation chain with all of these applications. The acting one counts where the chain
     /// names it.
-    pub fn chain_contains<S: Into<Box<str>>>(
-        mut self,
-        applications: impl IntoIterator<Item = S>,
-    ) -> Self {
-        self.requirements.chain.extend(strings(applications));
-        self
+    pub fn chain_contains<S: AsRef<str>>(self, applications: impl IntoIterator<Item = S>) -> Self {
+        self.with(|rules| rules.requirements.chain.extend(strings(applications)))
     }
 
     /// These requirements and those of `other`.
-    pub fn and(mut self, other: Self) -> Self {
-        self.requirements.and(other.requirements);
-        self.checks.extend(other.checks);
-        self
+    pub fn and(self, other: Self) -> Self {
+        self.with(|rules| {
+            let other = Arc::unwrap_or_clone(other.0);
+            rules.requirements.and(other.requirements);
+            rules.checks.extend(other.checks);
+        })
     }
+}
 
+impl Rules {
     fn judge(&self, parts: &Parts) -> Result<(), Denial> {
         let proof = Binding::of(&parts.extensions)?.proven()?;
         self.requirements.check(proof)?;
@@ -133,8 +135,8 @@ impl Require {
 impl fmt::Debug for Require {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Require")
-            .field("requirements", &self.requirements)
-            .field("checks", &self.checks.len())
+            .field("requirements", &self.0.requirements)
+            .field("checks", &self.0.checks.len())
             .finish()
     }
 }
@@ -143,15 +145,21 @@ impl<S> Layer<S> for Require {
     type Service = RequireService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RequireService { require: Arc::new(self.clone()), inner }
+        RequireService { rules: Arc::clone(&self.0), inner }
     }
 }
 
 /// The service of a [`Require`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RequireService<S> {
-    require: Arc<Require>,
+    rules: Arc<Rules>,
     inner: S,
+}
+
+impl<S: fmt::Debug> fmt::Debug for RequireService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequireService").field("inner", &self.inner).finish_non_exhaustive()
+    }
 }
 
 impl<S, B, R> Service<Request<B>> for RequireService<S>
@@ -172,7 +180,7 @@ where
         let (parts, body) = request.into_parts();
         let reporting = parts.extensions.get::<Reporting>();
         let seen = reporting.map(|reporting| reporting.begin(Place::Route));
-        let judged = self.require.judge(&parts);
+        let judged = self.rules.judge(&parts);
         let identity = Binding::of(&parts.extensions).ok().and_then(Binding::context);
         let judged = judged.and_then(|()| match (reporting, seen) {
             (Some(reporting), Some(seen)) => {

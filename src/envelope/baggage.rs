@@ -26,28 +26,37 @@ pub const MAX_BAGGAGE_MEMBERS: usize = 64;
 /// The unreserved characters of RFC 3986 §2.3 stay; everything else is escaped.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The keys that only Caracal writes.
+pub(crate) const OWN_KEYS: [&str; 5] = [
+    BAGGAGE_AGENT_SESSION,
+    BAGGAGE_DELEGATION_EDGE,
+    BAGGAGE_PARENT_EDGE,
+    BAGGAGE_SESSION,
+    BAGGAGE_HOP,
+];
+
 fn is_own_key(key: &str) -> bool {
-    [
-        BAGGAGE_AGENT_SESSION,
-        BAGGAGE_DELEGATION_EDGE,
-        BAGGAGE_PARENT_EDGE,
-        BAGGAGE_SESSION,
-        BAGGAGE_HOP,
-    ]
-    .contains(&key)
+    OWN_KEYS.contains(&key)
 }
 
-/// The baggage lines of a request joined by commas; lines that are not UTF-8 do not count.
+/// The baggage lines of a request joined by commas; lines that are not UTF-8 do not count. `None`
+/// without any, and where they are together too long to be read.
 pub(crate) fn join_lines(headers: &HeaderMap) -> Option<Cow<'_, str>> {
-    let mut joined: Option<Cow<'_, str>> = None;
-    for line in headers.get_all(HEADER_BAGGAGE) {
-        let Ok(line) = str::from_utf8(line.as_bytes()) else { continue };
-        joined = Some(match joined {
-            None => Cow::Borrowed(line),
-            Some(before) => Cow::Owned(format!("{before},{line}")),
-        });
+    let mut lines = headers
+        .get_all(HEADER_BAGGAGE)
+        .iter()
+        .filter_map(|line| str::from_utf8(line.as_bytes()).ok());
+    let mut joined = Cow::Borrowed(lines.next()?);
+    for line in lines {
+        // Before it is copied: there may be any number of lines.
+        if joined.len() + 1 + line.len() > MAX_BAGGAGE_BYTES {
+            return None;
+        }
+        let text = joined.to_mut();
+        text.push(',');
+        text.push_str(line);
     }
-    joined
+    Some(joined).filter(|joined| joined.len() <= MAX_BAGGAGE_BYTES)
 }
 
 /// Members of a baggage value, the last of a repeated key counting. Values are percent-decoded,

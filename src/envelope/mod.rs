@@ -26,13 +26,14 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-pub(crate) use baggage::join_lines;
 pub use baggage::{
     BAGGAGE_AGENT_SESSION, BAGGAGE_DELEGATION_EDGE, BAGGAGE_HOP, BAGGAGE_PARENT_EDGE,
     BAGGAGE_SESSION, MAX_BAGGAGE_BYTES, MAX_BAGGAGE_MEMBERS, parse_baggage,
 };
+pub(crate) use baggage::{OWN_KEYS, join_lines};
 pub use bearer::BearerToken;
 pub(crate) use bearer::credential;
+pub(crate) use trace::trace_lines;
 pub use trace::{TraceContext, TraceFlags, TraceId, parse_traceparent};
 
 /// The header that carries the bearer.

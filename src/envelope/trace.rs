@@ -75,11 +75,19 @@ impl<'a> TraceContext<'a> {
     /// Reads the first line of each header; an invalid first line is not made up for by a second.
     #[must_use]
     pub fn from_headers(headers: &'a HeaderMap) -> Self {
-        let text = |name| headers.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok());
-        let (id, flags) = text(HEADER_TRACEPARENT).and_then(parse_traceparent).unzip();
-        let state = text(HEADER_TRACESTATE).map(str::trim).filter(|state| !state.is_empty());
-        Self { id, flags, state }
+        let (parent, state) = trace_lines(headers);
+        let (id, flags) = parse_traceparent(parent).unzip();
+        Self { id, flags, state: Some(state.trim()).filter(|state| !state.is_empty()) }
     }
+}
+
+/// The first lines of `traceparent` and `tracestate`, empty where there is none that is text.
+pub(crate) fn trace_lines(headers: &HeaderMap) -> (&str, &str) {
+    let line = |name| {
+        let value: Option<&HeaderValue> = headers.get(name);
+        value.and_then(|value| str::from_utf8(value.as_bytes()).ok()).unwrap_or_default()
+    };
+    (line(HEADER_TRACEPARENT), line(HEADER_TRACESTATE))
 }
 
 /// Trace id and flags of a `traceparent` value (W3C Trace Context §3.2).

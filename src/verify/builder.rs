@@ -21,6 +21,7 @@ use super::{
     claims::TrustedZone,
     keys::{DynKeySource, HttpKeys, KeyPolicy, ZoneKeys, is_loopback},
     mandate::{Settings, Trusted},
+    requirements::strings,
 };
 use crate::{
     Clock, MAX_HOP, Observer, RevocationStore, SystemClock, TokenUse,
@@ -138,10 +139,6 @@ impl fmt::Debug for MandateVerifierBuilder {
     }
 }
 
-fn strings<S: Into<Box<str>>>(entries: impl IntoIterator<Item = S>) -> Vec<Box<str>> {
-    entries.into_iter().map(Into::into).collect()
-}
-
 impl MandateVerifierBuilder {
     /// The STS whose mandates are accepted: their `iss`, byte for byte, and where keys are fetched.
     pub fn issuer(mut self, url: impl Into<String>) -> Self {
@@ -189,19 +186,13 @@ impl MandateVerifierBuilder {
 
     /// Scopes every mandate must hold. Replaces what was set before; routes add to it with
     /// [`Require`](crate::Require).
-    pub fn required_scopes<S: Into<Box<str>>>(
-        mut self,
-        scopes: impl IntoIterator<Item = S>,
-    ) -> Self {
+    pub fn required_scopes<S: AsRef<str>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
         self.requirements.scopes = strings(scopes);
         self
     }
 
     /// Resources every mandate must be for (`target`); a missing one is `invalid_token`.
-    pub fn required_targets<S: Into<Box<str>>>(
-        mut self,
-        targets: impl IntoIterator<Item = S>,
-    ) -> Self {
+    pub fn required_targets<S: AsRef<str>>(mut self, targets: impl IntoIterator<Item = S>) -> Self {
         self.requirements.targets = strings(targets);
         self
     }
@@ -225,7 +216,7 @@ impl MandateVerifierBuilder {
     }
 
     /// Applications that must all be in the delegation chain.
-    pub fn require_chain_contains<S: Into<Box<str>>>(
+    pub fn require_chain_contains<S: AsRef<str>>(
         mut self,
         applications: impl IntoIterator<Item = S>,
     ) -> Self {

@@ -187,7 +187,7 @@ impl<'de> Visitor<'de> for ClaimsVisitor<'_> {
             }};
         }
         let mut claims = Claims::default();
-        let mut names = Names::default();
+        let mut names = Names::of_mandate();
         while let Some(name) = map.next_key_seed(Name)? {
             match &*name {
                 "iss" => claim!("iss", claims.issuer, Text),

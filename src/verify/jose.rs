@@ -30,7 +30,9 @@ impl Compact {
         if token.len() > max_bytes {
             return Err(Reason::TooLarge);
         }
-        let mut segments = token.split(|byte| *byte == b'.');
+        // As text, which std searches faster than bytes.
+        let text = std::str::from_utf8(token).map_err(|_| Reason::Encoding)?;
+        let mut segments = text.split('.');
         let (Some(header), Some(payload), Some(signature), None) =
             (segments.next(), segments.next(), segments.next(), segments.next())
         else {
@@ -52,7 +54,7 @@ impl Compact {
 }
 
 /// Unpadded base64url whose unused bits are zero: each value has one spelling.
-pub(super) fn decode(segment: &[u8]) -> Result<Vec<u8>, Reason> {
+pub(super) fn decode(segment: &str) -> Result<Vec<u8>, Reason> {
     URL_SAFE_NO_PAD.decode(segment).map_err(|_| Reason::Encoding)
 }
 

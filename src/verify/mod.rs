@@ -27,7 +27,7 @@ pub use keys::{
 };
 use mandate::Front;
 pub use mandate::MandateVerifier;
-pub(crate) use requirements::Requirements;
+pub(crate) use requirements::{Requirements, strings};
 
 use crate::{
     BearerToken, CacheResult, Clock, Denial, Proof, Reason, SystemClock, envelope::credential,

@@ -2,6 +2,11 @@
 
 use crate::{Denial, Proof, Reason};
 
+/// Owned copies of what a builder was given.
+pub(crate) fn strings<S: AsRef<str>>(entries: impl IntoIterator<Item = S>) -> Vec<Box<str>> {
+    entries.into_iter().map(|entry| entry.as_ref().into()).collect()
+}
+
 /// Requirements on a proof. More of them can only refuse more.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Requirements {

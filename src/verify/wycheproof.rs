@@ -83,7 +83,7 @@ fn base64() {
     let rows = rows("json_web_signature_test.json", |id| (357..=377).contains(&id));
     assert_eq!(rows.len(), 21);
     for (_, id, jws, valid) in rows {
-        let decodes = jws.as_str().unwrap().split('.').all(|part| decode(part.as_bytes()).is_ok());
+        let decodes = jws.as_str().unwrap().split('.').all(|part| decode(part).is_ok());
         let expected = match id {
             // A stray `?` is tolerated by some libraries; one token has one spelling here.
             372 | 373 => false,

@@ -95,7 +95,7 @@ fn read_key(jwk: &Object<'_>) -> Option<Key> {
     }
     let coordinate = |name| {
         let text = jwk.get(name)?.as_str()?;
-        decode(text.as_bytes()).ok().filter(|bytes| bytes.len() == 32)
+        decode(&text).ok().filter(|bytes| bytes.len() == 32)
     };
     let point = [vec![0x04], coordinate("x")?, coordinate("y")?].concat();
     // Refuses points that are not on the curve.

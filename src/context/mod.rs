@@ -7,10 +7,15 @@ mod mandate;
 mod proof;
 mod reporting;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    fmt, str,
+    sync::{Arc, OnceLock},
+};
 
 use http::HeaderMap;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
+use smallvec::SmallVec;
 
 pub use binding::Binding;
 pub use current::{Bound, InContext, bind, current};
@@ -40,8 +45,9 @@ pub struct CaracalContext(Arc<Inner>);
 
 struct Inner {
     identity: Identity,
-    /// `traceparent`, `tracestate` and baggage as they came, in one allocation; parsed on demand.
-    text: Box<str>,
+    /// `traceparent`, `tracestate` and baggage as they came, parsed on demand; within this
+    /// allocation where they are as short as usual.
+    text: SmallVec<[u8; 120]>,
     parent_len: usize,
     state_len: usize,
     trace: OnceLock<Option<(TraceId, TraceFlags)>>,
@@ -65,9 +71,13 @@ impl CaracalContext {
     pub fn proven(proof: Proof, headers: &HeaderMap) -> Self {
         let (parent, state) = trace_lines(headers);
         let baggage = join_lines(headers).unwrap_or_default();
+        let mut text = SmallVec::new();
+        for part in [parent, state, &*baggage] {
+            text.extend_from_slice(part.as_bytes());
+        }
         Self(Arc::new(Inner {
             identity: Identity::Proven(proof),
-            text: [parent, state, &*baggage].concat().into(),
+            text,
             parent_len: parent.len(),
             state_len: state.len(),
             trace: OnceLock::new(),
@@ -173,7 +183,7 @@ impl CaracalContext {
     }
 
     fn text(&self, from: usize, length: usize) -> Option<&str> {
-        self.0.text.get(from..from + length)
+        str::from_utf8(self.0.text.get(from..from + length)?).ok()
     }
 
     /// The trace this request belongs to.
@@ -199,7 +209,8 @@ impl CaracalContext {
     #[must_use]
     pub fn baggage(&self) -> &BTreeMap<String, String> {
         self.0.baggage.get_or_init(|| {
-            let raw = self.0.text.get(self.0.parent_len + self.0.state_len..).unwrap_or_default();
+            let from = self.0.parent_len + self.0.state_len;
+            let raw = self.text(from, self.0.text.len() - from).unwrap_or_default();
             let mut members = parse_baggage(raw);
             OWN_KEYS.iter().for_each(|own| drop(members.remove(*own)));
             members
@@ -239,7 +250,7 @@ pub fn to_envelope(context: &CaracalContext) -> Envelope {
 #[must_use]
 pub fn from_envelope(envelope: Envelope, zone: &str, application: &str) -> CaracalContext {
     let boxed = |id: Option<String>| id.filter(|id| !id.is_empty()).map(String::into_boxed_str);
-    let text: Box<str> = envelope.trace_state.unwrap_or_default().into();
+    let text = SmallVec::from_vec(envelope.trace_state.unwrap_or_default().into_bytes());
     CaracalContext(Arc::new(Inner {
         identity: Identity::Claimed(Box::new(Claimed {
             attribution: Attribution {

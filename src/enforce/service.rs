@@ -121,6 +121,7 @@ fn mark_sensitive(headers: &mut HeaderMap, name: &HeaderName) {
     }
 }
 
+#[inline]
 fn call<S, B>(mut inner: S, parts: Parts, body: B) -> S::Future
 where
     S: Service<Request<B>>,
@@ -142,6 +143,7 @@ fn span() -> Span {
 }
 
 /// Asks the verifier, without a box where it can answer at once.
+#[inline]
 fn judge<V, S, B>(
     boundary: &Arc<Boundary<V>>,
     verifier: &Arc<V>,
@@ -182,6 +184,7 @@ where
 
 impl<V> Boundary<V> {
     /// Goes on with a judged request, or refuses it. Called in the request's span.
+    #[inline]
     fn settle<S, B>(
         &self,
         inner: S,
@@ -211,6 +214,7 @@ impl<V> Boundary<V> {
         }
     }
 
+    #[inline]
     fn enter<S, B>(
         &self,
         inner: S,

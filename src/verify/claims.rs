@@ -178,50 +178,55 @@ impl<'de> Visitor<'de> for ClaimsVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
-        /// Reads a value into a field whose name comes first in the object.
+        let mut names = Names::default();
+        let mut claims = Claims::default();
+        let mut seen = 0_u32;
+        /// Reads a claim that may come once; each has a bit of its own.
         macro_rules! claim {
-            ($name:literal, $field:expr, $seed:expr) => {{
+            ($bit:literal, $name:literal, $field:ident, $seed:expr) => {{
+                if seen & 1 << $bit != 0 {
+                    return Err(A::Error::custom("duplicate member"));
+                }
+                seen |= 1 << $bit;
                 self.reading.set(Some($name));
-                $field = map.next_value_seed($seed)?;
+                claims.$field = map.next_value_seed($seed)?;
                 self.reading.set(None);
             }};
         }
-        let mut claims = Claims::default();
-        let mut names = Names::of_mandate();
         while let Some(name) = map.next_key_seed(Name)? {
             match &*name {
-                "iss" => claim!("iss", claims.issuer, Text),
-                "aud" => claim!("aud", claims.is_for_audience, Audience(self.audience)),
-                "exp" => claim!("exp", claims.expires_at, Natural),
-                "zone_id" => claim!("zone_id", claims.zone, TextOrElse),
-                "iat" => claim!("iat", claims.issued_at, Natural),
-                "nbf" => claim!("nbf", claims.not_before, Earliest),
-                "scope" => claim!("scope", claims.scope, Text),
-                "jti" => claim!("jti", claims.jti, Text),
-                "sub" => claim!("sub", claims.sub, Text),
-                "sid" => claim!("sid", claims.sid, Text),
-                "root_sid" => claim!("root_sid", claims.root_sid, Text),
-                "client_id" => claim!("client_id", claims.client_id, Text),
-                "use" => claim!("use", claims.token_use, Text),
-                "sub_type" => claim!("sub_type", claims.sub_type, Text),
-                "hop_count" => claim!("hop_count", claims.hop_count, NaturalOrNull),
+                "iss" => claim!(0, "iss", issuer, Text),
+                "aud" => claim!(1, "aud", is_for_audience, Audience(self.audience)),
+                "exp" => claim!(2, "exp", expires_at, Natural),
+                "zone_id" => claim!(3, "zone_id", zone, TextOrElse),
+                "iat" => claim!(4, "iat", issued_at, Natural),
+                "nbf" => claim!(5, "nbf", not_before, Earliest),
+                "scope" => claim!(6, "scope", scope, Text),
+                "jti" => claim!(7, "jti", jti, Text),
+                "sub" => claim!(8, "sub", sub, Text),
+                "sid" => claim!(9, "sid", sid, Text),
+                "root_sid" => claim!(10, "root_sid", root_sid, Text),
+                "client_id" => claim!(11, "client_id", client_id, Text),
+                "use" => claim!(12, "use", token_use, Text),
+                "sub_type" => claim!(13, "sub_type", sub_type, Text),
+                "hop_count" => claim!(14, "hop_count", hop_count, NaturalOrNull),
                 "delegation_graph_epoch" => {
-                    claim!("delegation_graph_epoch", claims.epoch, NaturalOrNull);
+                    claim!(15, "delegation_graph_epoch", epoch, NaturalOrNull);
                 }
-                "agent_session_id" => claim!("agent_session_id", claims.agent_session_id, Id),
-                "delegation_edge_id" => claim!("delegation_edge_id", claims.delegation_edge_id, Id),
-                "source_session_id" => claim!("source_session_id", claims.source_session_id, Id),
-                "target_session_id" => claim!("target_session_id", claims.target_session_id, Id),
-                "target" => claim!("target", claims.target, List(NonEmpty)),
+                "agent_session_id" => claim!(16, "agent_session_id", agent_session_id, Id),
+                "delegation_edge_id" => claim!(17, "delegation_edge_id", delegation_edge_id, Id),
+                "source_session_id" => claim!(18, "source_session_id", source_session_id, Id),
+                "target_session_id" => claim!(19, "target_session_id", target_session_id, Id),
+                "target" => claim!(20, "target", target, List(NonEmpty)),
                 "delegation_path" => {
-                    claim!("delegation_path", claims.delegation_path, List(NonEmpty));
+                    claim!(21, "delegation_path", delegation_path, List(NonEmpty));
                 }
-                "delegation_chain" => {
-                    claim!("delegation_chain", claims.delegation_chain, List(Link));
+                "delegation_chain" => claim!(22, "delegation_chain", delegation_chain, List(Link)),
+                _ => {
+                    map.next_value_seed(Strict)?;
+                    names.push(name);
                 }
-                _ => map.next_value_seed(Strict)?,
             }
-            names.push(name);
         }
         names.all_different()?;
         Ok(claims)

@@ -96,11 +96,6 @@ impl<'de> Number<'de> {
 pub(super) struct Names<'a>(Vec<Cow<'a, str>>);
 
 impl<'a> Names<'a> {
-    /// Room for as many members as a mandate has.
-    pub(super) fn of_mandate() -> Self {
-        Self(Vec::with_capacity(24))
-    }
-
     pub(super) fn push(&mut self, name: Cow<'a, str>) {
         self.0.push(name);
     }

@@ -26,7 +26,7 @@ pub(crate) struct MandateClaims {
     pub(crate) iat: u64,
     pub(crate) source_session_id: Option<Box<str>>,
     pub(crate) target_session_id: Option<Box<str>>,
-    pub(crate) delegation_path: Box<[Box<str>]>,
+    pub(crate) delegation_path: Vec<Box<str>>,
 }
 
 /// What a mandate is for: its `use` claim. One-shot gateway mandates are never accepted here.

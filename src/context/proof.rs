@@ -27,11 +27,11 @@ struct ProofInner {
     attribution: Attribution,
     root_authority_record_id: Option<Box<str>>,
     scope: Option<Box<str>>,
-    targets: Box<[Box<str>]>,
+    targets: Vec<Box<str>>,
     expires_at: u64,
     delegation_epoch: Option<u64>,
     key_id: Option<Box<str>>,
-    delegation_chain: Box<[ChainLink]>,
+    delegation_chain: Vec<ChainLink>,
     mandate: Option<Arc<MandateClaims>>,
 }
 
@@ -62,11 +62,11 @@ impl Proof {
             },
             root_authority_record_id: None,
             scope: None,
-            targets: Box::default(),
+            targets: Vec::new(),
             expires_at,
             delegation_epoch: None,
             key_id: None,
-            delegation_chain: Box::default(),
+            delegation_chain: Vec::new(),
             mandate: None,
         })
     }

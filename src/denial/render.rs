@@ -1,16 +1,20 @@
 //! Turning a [`Denial`] into a response.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
-use super::{Denial, DenialCode};
+use super::{Denial, DenialCode, Reason};
 
 /// A function that renders every refusal in place of the built-in bodies.
 pub type Renderer = Arc<dyn Fn(&Denial, &Parts) -> Response + Send + Sync>;
@@ -53,13 +57,25 @@ struct ErrorBody<'a> {
     error_hint: Option<&'a str>,
 }
 
-fn json(denial: &Denial, resource_metadata: Option<&str>) -> Response {
+fn body(denial: &Denial) -> Bytes {
     let body = serde_json::to_vec(&ErrorBody {
         error: denial.code.as_str(),
         error_description: &denial.description(),
         error_hint: denial.hint(),
-    })
-    .unwrap_or_default();
+    });
+    body.unwrap_or_default().into()
+}
+
+/// The body of a token that is not acceptable, whatever is wrong with it: what a flood of garbage
+/// gets, so it is written once.
+static INVALID_TOKEN: LazyLock<Bytes> =
+    LazyLock::new(|| body(&Denial::invalid_token(Reason::Signature)));
+
+fn json(denial: &Denial, resource_metadata: Option<&str>) -> Response {
+    let body = match denial.code {
+        DenialCode::InvalidToken => INVALID_TOKEN.clone(),
+        _ => body(denial),
+    };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = denial.status();
     let headers = response.headers_mut();
@@ -85,7 +101,8 @@ fn challenge(denial: &Denial, resource_metadata: Option<&str>) -> Option<HeaderV
         StatusCode::FORBIDDEN => Some("insufficient_scope"),
         _ => return None,
     };
-    let mut text = String::from("Bearer");
+    let mut text = String::with_capacity(64);
+    text.push_str("Bearer");
     let mut separator = ' ';
     for (name, value) in [
         ("error", error),
@@ -98,7 +115,7 @@ fn challenge(denial: &Denial, resource_metadata: Option<&str>) -> Option<HeaderV
             push_parameter(&mut text, name, value);
         }
     }
-    HeaderValue::from_str(&text).ok()
+    HeaderValue::try_from(text).ok()
 }
 
 /// `name="value"` as a quoted-string (RFC 9110 §5.6.4); what no quoted-string may hold becomes `?`.
@@ -153,7 +170,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::Reason;
 
     fn challenge_of(denial: &Denial) -> Option<String> {
         let response = denial.clone().into_response();

@@ -154,7 +154,7 @@ impl Claims {
             iat: issued_at,
             source_session_id: self.source_session_id,
             target_session_id: self.target_session_id,
-            delegation_path: self.delegation_path.into(),
+            delegation_path: self.delegation_path,
         };
         Ok((proof.mandate(claims).build(), not_before))
     }

@@ -15,6 +15,16 @@ pub trait Clock: Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
 }
 
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn unix_time(&self) -> Duration {
+        C::unix_time(self)
+    }
+
+    fn monotonic(&self) -> Duration {
+        C::monotonic(self)
+    }
+}
+
 /// The clock of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
@@ -23,8 +33,8 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock for SystemClock {
     fn unix_time(&self) -> Duration {
-        // A clock before 1970 reads as 1970, where no mandate is valid yet.
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+        // A clock before 1970 is wrong: it reads as the end of time, when everything has expired.
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::MAX)
     }
 
     fn monotonic(&self) -> Duration {

@@ -80,7 +80,7 @@ pub use context::{
     Binding, Bound, CaracalContext, ChainLink, ContextRejection, InContext, Mandate, Proof,
     ProofBuilder, TokenUse, bind, current, from_envelope, to_envelope, with_overrides,
 };
-pub use denial::{Denial, DenialCode, Reason, Renderer};
+pub use denial::{Denial, DenialCode, Reason};
 pub use enforce::{
     CaracalFuture, CaracalLayer, CaracalService, NoVerifier, Require, RequireFuture, RequireService,
 };

@@ -17,8 +17,9 @@ use axum::{
     routing::get,
 };
 use caracal_axum::{
-    CaracalContext, CaracalLayer, KeyDocument, KeyError, KeyRequest, KeySource, MandateVerifier,
-    ManualClock, MemoryRevocations, RevocationError, RevocationQuery, RevocationStore, Standing,
+    CaracalContext, CaracalLayer, Inbound, KeyDocument, KeyError, KeyRequest, KeySource,
+    MandateVerifier, ManualClock, MemoryRevocations, Reason, RevocationError, RevocationQuery,
+    RevocationStore, Standing, Verifier,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -141,6 +142,25 @@ async fn a_store_that_hangs_is_503_after_its_time() {
     assert_eq!(started.elapsed().as_secs(), 2);
 }
 
+/// A mandate that expires while the store is being asked is expired.
+#[tokio::test]
+async fn expiry_is_judged_after_the_store_has_answered() {
+    struct Slow(ManualClock);
+    impl RevocationStore for Slow {
+        async fn check(&self, _: RevocationQuery<'_>) -> Result<Standing, RevocationError> {
+            self.0.advance(Duration::from_secs(900));
+            Ok(Standing::default())
+        }
+    }
+    let zone = Zone::new();
+    let verifier = zone.builder().revocations(Slow(zone.clock.clone())).build().unwrap();
+    let token = format!("Bearer {}", zone.mandate(json!({})));
+    let request = Request::get("/").header("authorization", token).body(()).unwrap();
+    let parts = request.into_parts().0;
+    let denial = verifier.verify(&Inbound::new(&parts)).await.unwrap_err();
+    assert_eq!(denial.reason(), &Reason::Expired);
+}
+
 #[tokio::test]
 async fn a_store_without_generations_is_always_asked() {
     #[derive(Default)]
@@ -209,7 +229,7 @@ impl KeySource for Keys {
 async fn a_key_that_leaves_the_set_or_changes_takes_its_proofs_along() {
     let zone = Zone::new();
     let keys = Keys(Arc::new(Mutex::new(vec![zone.key.clone()])));
-    let builder = zone.builder().key_source(keys.clone()).key_cool_down(Duration::ZERO);
+    let builder = zone.builder().key_source(keys.clone()).key_cool_down(Duration::from_millis(1));
     let verifier = builder.build().unwrap();
     let app = service(verifier.clone());
     let token = zone.mandate(json!({"exp": NOW + 100_000}));
@@ -217,15 +237,18 @@ async fn a_key_that_leaves_the_set_or_changes_takes_its_proofs_along() {
 
     let unknown = SigningKey::generate("new").sign(&zone.claims());
     // The same name, another key: an unknown kid brings the new set in.
+    zone.clock.advance(Duration::from_millis(1));
     *keys.0.lock().unwrap() = vec![SigningKey::generate("key-1")];
     assert_eq!(ask(&app, &token).await.0, 200);
     assert_eq!(ask(&app, &unknown).await.0, 401);
     assert_eq!(ask(&app, &token).await, (401, "invalid_token".into()));
 
     *keys.0.lock().unwrap() = vec![zone.key.clone()];
+    zone.clock.advance(Duration::from_millis(1));
     assert_eq!(ask(&app, &unknown).await.0, 401);
     assert_eq!(ask(&app, &token).await.0, 200);
     *keys.0.lock().unwrap() = vec![SigningKey::generate("other")];
+    zone.clock.advance(Duration::from_millis(1));
     assert_eq!(ask(&app, &unknown).await.0, 401);
     assert_eq!(ask(&app, &token).await.0, 401);
 }
@@ -355,7 +378,7 @@ fn a_cached_layer_answers_as_its_uncached_twin() {
                         .revocations(store.clone())
                         .required_scopes(["tickets:read"])
                         .key_source(published.clone())
-                        .key_cool_down(Duration::ZERO)
+                        .key_cool_down(Duration::from_millis(1))
                         .key_ttl(Duration::from_secs(1))
                         .key_stale_limit(Duration::ZERO)
                         .clock(clock.clone())

@@ -11,15 +11,22 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::Request, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, StatusCode},
+    routing::get,
+};
 use caracal_axum::{
-    CaracalContext, CaracalLayer, KeyError, MandateVerifier, ManualClock, MemoryRevocations,
+    CaracalContext, CaracalLayer, Clock, HttpKeys, KeyDocument, KeyError, KeyRequest, KeySource,
+    MandateVerifier, ManualClock, MemoryRevocations,
 };
 use serde_json::{Value, json};
 use support::{AUDIENCE, NOW, SigningKey, ZONE, with};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    runtime::Runtime,
     sync::{Notify, watch},
     task::JoinSet,
 };
@@ -237,12 +244,16 @@ async fn every_bad_answer_is_503_and_the_next_good_one_heals() {
         Answer::Silence,
         Answer::Close,
     ];
+    // Setting up TLS takes a while: not while anybody's time is running.
+    let mut services = Vec::new();
+    for answer in bad {
+        let endpoint = Endpoint::start(answer).await;
+        services.push((Service::new(&endpoint), endpoint));
+    }
     let mut tried = JoinSet::new();
-    for (at, answer) in bad.into_iter().enumerate() {
+    for (at, (service, endpoint)) in services.into_iter().enumerate() {
         let (key, good) = (key.clone(), good.clone());
         tried.spawn(async move {
-            let endpoint = Endpoint::start(answer).await;
-            let service = Service::new(&endpoint);
             let token = service.mandate(&key);
             let asked = tokio::time::timeout(PATIENCE, service.ask(&token)).await;
             assert_eq!(asked, Ok(503), "answer {at}");
@@ -263,6 +274,27 @@ async fn every_bad_answer_is_503_and_the_next_good_one_heals() {
         result.unwrap();
     }
     assert_eq!(other.asked(), 0, "no redirect was followed");
+}
+
+/// The source itself reads no more than it must, whatever judges its answer afterwards.
+#[tokio::test]
+async fn a_source_refuses_statuses_and_sizes_by_itself() {
+    let keys = HttpKeys::builder().build().unwrap();
+    let big = || "x".repeat(300_000);
+    for (answer, error) in [
+        (Answer::Endless, KeyError::TooLarge),
+        (Answer::Raw("200 OK\r\ncontent-length: 300000".into(), String::new()), KeyError::TooLarge),
+        (Answer::Raw("200 OK\r\nconnection: close".into(), big()), KeyError::TooLarge),
+        (
+            Answer::Raw("404 Not Found\r\ncontent-length: 2".into(), "{}".into()),
+            KeyError::Status(StatusCode::NOT_FOUND),
+        ),
+    ] {
+        let endpoint = Endpoint::start(answer).await;
+        let fetched = keys.fetch(&KeyRequest::new(&endpoint.url, ZONE)).await;
+        assert_eq!(fetched.map(|document| document.body.len()), Err(error));
+    }
+    assert!(HttpKeys::builder().root_certificate(b"no certificate").is_err());
 }
 
 #[tokio::test]
@@ -482,6 +514,113 @@ async fn tasks_end_with_the_verifier() {
     let mut hung_up = endpoint.hung_up.clone();
     let closed = tokio::time::timeout(PATIENCE, hung_up.wait_for(|count| *count == 1)).await;
     assert!(closed.is_ok_and(|closed| closed.is_ok()));
+}
+
+/// A fetch that panics, or whose runtime went away or stands still, has failed; the next begins anew.
+#[test]
+fn a_fetch_that_never_ends_is_given_up() {
+    type Answers = fn(usize) -> Option<KeyDocument>;
+    struct Source(AtomicUsize, Answers);
+    impl KeySource for Source {
+        async fn fetch(&self, _: &KeyRequest) -> Result<KeyDocument, KeyError> {
+            match (self.1)(self.0.fetch_add(1, Ordering::SeqCst)) {
+                Some(document) => Ok(document),
+                None => pending().await,
+            }
+        }
+    }
+    fn good() -> Option<KeyDocument> {
+        let body = json!({"keys": [SigningKey::generate("k").jwk()]}).to_string().into();
+        Some(KeyDocument { status: StatusCode::OK, body })
+    }
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let verifier = |answers: Answers| {
+        MandateVerifier::builder()
+            .issuer(support::ISSUER)
+            .audience(AUDIENCE)
+            .zone(ZONE)
+            .revocations(MemoryRevocations::default())
+            .key_cool_down(Duration::from_nanos(1))
+            .key_timeout(TIMEOUT)
+            .key_source(Source(AtomicUsize::new(0), answers))
+            .build()
+            .unwrap()
+    };
+    let start = |verifier: &MandateVerifier, runtime: &Runtime| {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = verifier.warm_up() => unreachable!(),
+                () = tokio::task::yield_now() => {}
+            }
+        });
+    };
+
+    let panicking = verifier(|at| if at == 0 { panic!("source") } else { good() });
+    runtime().block_on(async {
+        assert_eq!(panicking.warm_up().await, Err(KeyError::Aborted));
+        assert_eq!(panicking.warm_up().await, Ok(()));
+    });
+
+    let hanging: Answers = |at| if at == 0 { None } else { good() };
+    let stranded = verifier(hanging);
+    let gone = runtime();
+    start(&stranded, &gone);
+    drop(gone);
+    assert_eq!(runtime().block_on(stranded.warm_up()), Ok(()));
+
+    // This runtime stays, and nobody drives it.
+    let stuck = verifier(hanging);
+    let still = runtime();
+    start(&stuck, &still);
+    let other = runtime();
+    let waited = other.block_on(async { tokio::time::timeout(PATIENCE, stuck.warm_up()).await });
+    assert_eq!(waited, Ok(Err(KeyError::Aborted)));
+    assert_eq!(other.block_on(stuck.warm_up()), Ok(()));
+    drop(still);
+}
+
+/// Without any request, the keys are fresh all the same.
+#[tokio::test(start_paused = true)]
+async fn keys_are_refreshed_while_nobody_asks() {
+    struct Paused(tokio::time::Instant);
+    impl Clock for Paused {
+        fn unix_time(&self) -> Duration {
+            Duration::from_secs(NOW) + self.0.elapsed()
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.0.elapsed()
+        }
+    }
+    #[derive(Clone, Default)]
+    struct Counting(Arc<AtomicUsize>);
+    impl KeySource for Counting {
+        async fn fetch(&self, _: &KeyRequest) -> Result<KeyDocument, KeyError> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let body = json!({"keys": [SigningKey::generate("k").jwk()]}).to_string().into();
+            Ok(KeyDocument { status: StatusCode::OK, body })
+        }
+    }
+    let source = Counting::default();
+    let verifier = MandateVerifier::builder()
+        .issuer(support::ISSUER)
+        .audience(AUDIENCE)
+        .zone(ZONE)
+        .revocations(MemoryRevocations::default())
+        .key_source(source.clone())
+        .clock(Paused(tokio::time::Instant::now()))
+        .build()
+        .unwrap();
+    verifier.warm_up().await.unwrap();
+    // The paused clock runs ahead to whatever is due next.
+    tokio::time::timeout(Duration::from_secs(1500), pending::<()>()).await.unwrap_err();
+    let fetched = source.0.load(Ordering::SeqCst);
+    assert!((6..=8).contains(&fetched), "{fetched} fetches in 25 minutes");
+    assert!(verifier.status()[0].age.unwrap() < Duration::from_secs(300));
+    drop(verifier);
+    tokio::time::timeout(Duration::from_secs(1500), pending::<()>()).await.unwrap_err();
+    assert_eq!(source.0.load(Ordering::SeqCst), fetched, "and no more when it is dropped");
 }
 
 /// Keys come and go while requests run: each is answered as its key deserves at that moment.

@@ -34,8 +34,7 @@ impl Service {
 
     /// Status, headers and body of the answer as one text, and the logs.
     fn ask(&self, values: &[Vec<u8>]) -> (u16, String, String) {
-        let logs = Logs::default();
-        let guard = logs.capture();
+        let logs = Logs::capture();
         let answer = self.runtime.block_on(async {
             let mut request = Request::new(Body::empty());
             for value in values {
@@ -49,8 +48,7 @@ impl Service {
             let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
             (status, headers + &String::from_utf8_lossy(&body))
         });
-        drop(guard);
-        (answer.0, answer.1, logs.text())
+        (answer.0, answer.1, logs.end())
     }
 }
 

@@ -12,7 +12,8 @@ use tokio::task::futures::TaskLocalFuture;
 use super::CaracalContext;
 
 tokio::task_local! {
-    static CURRENT: CaracalContext;
+    /// `None` inside a layer that let a request in without an identity.
+    static CURRENT: Option<CaracalContext>;
 }
 
 /// The context of the running task: in a handler behind a [`CaracalLayer`](crate::CaracalLayer),
@@ -20,7 +21,7 @@ tokio::task_local! {
 /// context with [`CaracalContext::scope`].
 #[must_use]
 pub fn current() -> Option<CaracalContext> {
-    CURRENT.try_with(Clone::clone).ok()
+    CURRENT.try_with(Clone::clone).ok().flatten()
 }
 
 /// Runs `future` with `context` as the [`current`] one.
@@ -33,8 +34,18 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct Bound<F> {
         #[pin]
-        inner: TaskLocalFuture<CaracalContext, F>,
+        inner: TaskLocalFuture<Option<CaracalContext>, F>,
     }
+}
+
+/// Runs `future` with this context, or explicitly with none, as the [`current`] one.
+pub(crate) fn scoped<F: Future>(context: Option<CaracalContext>, future: F) -> Bound<F> {
+    Bound { inner: CURRENT.scope(context, future) }
+}
+
+/// Calls `f` with this context, or explicitly with none, as the [`current`] one.
+pub(crate) fn sync_scoped<T>(context: Option<CaracalContext>, f: impl FnOnce() -> T) -> T {
+    CURRENT.sync_scope(context, f)
 }
 
 impl<F> std::fmt::Debug for Bound<F> {
@@ -68,12 +79,12 @@ impl CaracalContext {
     /// }
     /// ```
     pub fn scope<F: Future>(self, future: F) -> Bound<F> {
-        Bound { inner: CURRENT.scope(self, future) }
+        scoped(Some(self), future)
     }
 
     /// Calls `f` with this as the [`current`] context.
     pub fn sync_scope<T>(&self, f: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self.clone(), f)
+        sync_scoped(Some(self.clone()), f)
     }
 }
 

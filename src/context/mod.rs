@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 
 pub use binding::Binding;
 pub use current::{Bound, InContext, bind, current};
+pub(crate) use current::{scoped, sync_scoped};
 pub use extract::ContextRejection;
 pub(crate) use mandate::MandateClaims;
 pub use mandate::{ChainLink, Mandate, TokenUse};

@@ -33,6 +33,7 @@ impl Reporting {
         parts.extensions.get().cloned().unwrap_or_default()
     }
 
+    /// Whether a layer was told nothing about reporting: it then does as the layer around it.
     pub(crate) fn is_default(&self) -> bool {
         self.rendering.is_default() && self.observer.is_none()
     }
@@ -76,7 +77,7 @@ impl Reporting {
 
     /// Logs a refusal and renders it.
     pub(crate) fn render(&self, denial: &Denial, parts: &Parts) -> Response {
-        denial.log();
+        denial.log(route(parts));
         self.rendering.render(denial, parts)
     }
 
@@ -93,7 +94,7 @@ impl Reporting {
             outcome,
             duration: seen.started.map(|started| started.elapsed()).unwrap_or_default(),
             cache: seen.cache,
-            route: parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str),
+            route: route(parts),
             zone_id: identity.map(CaracalContext::zone_id),
             application_id: identity.map(CaracalContext::application_id),
             agent_session_id: identity.and_then(CaracalContext::agent_session_id),
@@ -103,4 +104,9 @@ impl Reporting {
         };
         notify(&**observer, |observer| observer.decision(&decision))
     }
+}
+
+/// The template of the route, where the request matched one.
+fn route(parts: &Parts) -> Option<&str> {
+    parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str)
 }

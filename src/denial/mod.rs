@@ -8,7 +8,6 @@ use std::{borrow::Cow, fmt, time::Duration};
 use http::StatusCode;
 
 pub use reason::Reason;
-pub use render::Renderer;
 pub(crate) use render::Rendering;
 
 /// The stable code of a refusal: the `error` member of the response body.
@@ -87,7 +86,7 @@ impl DenialCode {
     const fn hint(self) -> Option<&'static str> {
         Some(match self {
             Self::MissingToken => "Send Authorization: Bearer <Caracal mandate>.",
-            Self::InvalidRequest => "Send exactly one Authorization header.",
+            Self::InvalidRequest => "Send the credential in exactly one header line.",
             Self::InvalidToken => {
                 "Check issuer, audience, signature, expiry, token use, scopes, and targets."
             }
@@ -119,7 +118,7 @@ impl DenialCode {
             Self::InvalidZone => "Token zone validation failed",
             Self::SessionRevoked => "Session revoked",
             Self::DelegationStale => "Delegation graph changed",
-            Self::InsufficientScope => "Required scope is missing",
+            Self::InsufficientScope => "Not permitted",
             Self::SessionRequired => "Session required",
             Self::DelegationRequired => "Delegation required",
             Self::ChainMismatch => "Delegation chain validation failed",
@@ -144,8 +143,9 @@ impl fmt::Display for DenialCode {
 ///
 /// As a response (`IntoResponse`) it is JSON, `{"error", "error_description", "error_hint"}`, with
 /// `Cache-Control: no-store` and, for 400, 401 and 403, a `WWW-Authenticate: Bearer` challenge
-/// (RFC 6750 §3). Behind a [`CaracalLayer`](crate::CaracalLayer) gRPC requests get the matching
-/// `grpc-status` instead.
+/// (RFC 6750 §3). Refusals of a [`CaracalLayer`](crate::CaracalLayer), of a
+/// [`Require`](crate::Require) and of an extractor are rendered as the layer is told to, and gRPC
+/// requests get the matching `grpc-status`; a `Denial` that a handler itself returns is JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {reason}")]
 pub struct Denial {
@@ -167,6 +167,12 @@ impl Denial {
     #[must_use]
     pub const fn missing_token() -> Self {
         Self::new(DenialCode::MissingToken, Reason::NoCredential)
+    }
+
+    /// 400: the request carries its credential more than once.
+    #[must_use]
+    pub const fn invalid_request() -> Self {
+        Self::new(DenialCode::InvalidRequest, Reason::RepeatedCredential)
     }
 
     /// 401: the token is not acceptable, for `reason`.
@@ -296,7 +302,11 @@ impl Denial {
     /// What the caller can do about it, where there is something.
     #[must_use]
     pub const fn hint(&self) -> Option<&'static str> {
-        self.code.hint()
+        match self.code {
+            // A rule of the service's own: no other scope would help.
+            DenialCode::InsufficientScope if self.missing.is_none() => None,
+            code => code.hint(),
+        }
     }
 
     /// How long to wait before trying again, for a 503.
@@ -306,16 +316,16 @@ impl Denial {
     }
 
     /// One event per refusal; faults of the service itself stand out from refused callers.
-    pub(crate) fn log(&self) {
+    pub(crate) fn log(&self, route: Option<&str>) {
         let (code, reason) = (self.code.as_str(), &self.reason);
         match self.code {
             DenialCode::InternalError => {
-                tracing::error!(target: "caracal::denial", code, %reason, "misconfigured");
+                tracing::error!(target: "caracal::denial", code, route, %reason, "misconfigured");
             }
             DenialCode::VerificationUnavailable => {
-                tracing::warn!(target: "caracal::denial", code, %reason, "unavailable");
+                tracing::warn!(target: "caracal::denial", code, route, %reason, "unavailable");
             }
-            _ => tracing::info!(target: "caracal::denial", code, %reason, "denied"),
+            _ => tracing::info!(target: "caracal::denial", code, route, %reason, "denied"),
         }
     }
 
@@ -356,7 +366,8 @@ mod tests {
     fn descriptions_name_what_is_missing_and_nothing_else() {
         assert_eq!(Denial::insufficient_scope("b", ["a", "b"]).description(), "Missing scope: b");
         assert_eq!(Denial::insufficient_scope("b", ["a", "b"]).needed_scopes(), Some("a b"));
-        assert_eq!(Denial::forbidden("amount").description(), "Required scope is missing");
+        assert_eq!(Denial::forbidden("amount").description(), "Not permitted");
+        assert_eq!(Denial::forbidden("amount").hint(), None);
         assert_eq!(
             Denial::chain_mismatch("app").description(),
             "Delegation chain missing application: app"

@@ -117,7 +117,7 @@ pub enum Reason {
     /// No [`CaracalLayer`](crate::CaracalLayer) covers the route.
     #[error(
         "no CaracalLayer covers this route: add `.layer(CaracalLayer::enforce(verifier))` after \
-         the last route of the Router"
+         the last route of the Router; a Require belongs inside it, on the route (`route_layer`)"
     )]
     NoLayer,
     /// A route that needs an identity lies under an exempt path.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::{Denial, DenialCode, Reason};
 
 /// A function that renders every refusal in place of the built-in bodies.
-pub type Renderer = Arc<dyn Fn(&Denial, &Parts) -> Response + Send + Sync>;
+type Renderer = Arc<dyn Fn(&Denial, &Parts) -> Response + Send + Sync>;
 
 /// How the refusals of one boundary look; carried in the request's extensions so that extractors
 /// and route requirements answer in the same way as the layer.
@@ -33,18 +33,22 @@ impl Rendering {
     }
 
     pub(crate) fn render(&self, denial: &Denial, parts: &Parts) -> Response {
+        let metadata = self.resource_metadata.as_deref();
         if let Some(renderer) = &self.renderer {
-            return renderer(denial, parts);
+            let mut response = renderer(denial, parts);
+            add_headers(denial, metadata, response.headers_mut());
+            return response;
         }
-        if is_grpc(&parts.headers) {
-            return grpc(denial);
+        match grpc_type(&parts.headers) {
+            Some(content_type) => grpc(denial, content_type),
+            None => json(denial, metadata),
         }
-        json(denial, self.resource_metadata.as_deref())
     }
 }
 
 impl IntoResponse for Denial {
     fn into_response(self) -> Response {
+        self.log(None);
         json(&self, None)
     }
 }
@@ -80,15 +84,26 @@ fn json(denial: &Denial, resource_metadata: Option<&str>) -> Response {
     *response.status_mut() = denial.status();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(value) = challenge(denial, resource_metadata) {
-        headers.insert(header::WWW_AUTHENTICATE, value);
-    }
-    if let Some(wait) = denial.retry_after {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-    }
+    add_headers(denial, resource_metadata, headers);
     response
+}
+
+/// What every refusal over HTTP says beside its body, unless it says so already.
+fn add_headers(denial: &Denial, resource_metadata: Option<&str>, headers: &mut HeaderMap) {
+    let no_store = Some(HeaderValue::from_static("no-store"));
+    let retry_after = denial.retry_after.map(|wait| {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        HeaderValue::from(seconds.max(1))
+    });
+    for (name, value) in [
+        (header::CACHE_CONTROL, no_store),
+        (header::WWW_AUTHENTICATE, challenge(denial, resource_metadata)),
+        (header::RETRY_AFTER, retry_after),
+    ] {
+        if let Some(value) = value {
+            headers.entry(name).or_insert(value);
+        }
+    }
 }
 
 /// The challenge of RFC 6750 §3: no `error` when no credential was sent. A 503 or 500 says nothing
@@ -132,19 +147,23 @@ fn push_parameter(text: &mut String, name: &str, value: &str) {
     text.push('"');
 }
 
-/// gRPC and gRPC-Web requests (`application/grpc`, `application/grpc+proto`, ..).
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.as_bytes().get(..16))
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+/// The media type of a gRPC or gRPC-Web request, without parameters: `application/grpc`,
+/// `application/grpc+proto`, `application/grpc-web`, ..
+fn grpc_type(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
+    let media_type = value.split(';').next()?.trim_end();
+    let variant = media_type.strip_prefix("application/grpc")?;
+    let variant = variant.strip_prefix("-web").unwrap_or(variant);
+    let variant = variant.strip_prefix("-text").unwrap_or(variant);
+    let is_grpc = variant.is_empty() || variant.starts_with('+');
+    is_grpc.then(|| HeaderValue::from_str(media_type).ok()).flatten()
 }
 
 /// What may stand unescaped in `grpc-message` is printable ASCII without `%`.
 const GRPC_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
 /// A trailers-only gRPC response: the status in headers, no body.
-fn grpc(denial: &Denial) -> Response {
+fn grpc(denial: &Denial, content_type: HeaderValue) -> Response {
     let status = match denial.status() {
         StatusCode::BAD_REQUEST => "3",
         StatusCode::FORBIDDEN => "7",
@@ -156,7 +175,7 @@ fn grpc(denial: &Denial) -> Response {
     let _ = write!(message, ": {}", utf8_percent_encode(&denial.description(), GRPC_MESSAGE));
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("grpc-status", HeaderValue::from_static(status));
     if let Ok(message) = HeaderValue::from_str(&message) {
@@ -256,6 +275,18 @@ mod tests {
             let response = Rendering::default().render(&denial, &parts);
             assert_eq!(response.status(), StatusCode::OK);
             assert_eq!(response.headers()["grpc-status"], status);
+        }
+        for (content_type, answered) in [
+            ("application/grpc", Some("application/grpc")),
+            ("application/grpc; x=y", Some("application/grpc")),
+            ("application/grpc-web+proto", Some("application/grpc-web+proto")),
+            ("application/grpc-web-text", Some("application/grpc-web-text")),
+            ("application/grpcfoo", None),
+            ("application/json", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            assert_eq!(grpc_type(&headers).as_ref().map(|t| t.to_str().unwrap()), answered);
         }
         let denial = Denial::insufficient_scope("\u{e9}%\n", [""]);
         let response = Rendering::default().render(&denial, &parts);

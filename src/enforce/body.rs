@@ -10,18 +10,19 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::CaracalContext;
+use crate::{CaracalContext, context::sync_scoped};
 
 pin_project! {
     struct ContextBody<B> {
-        context: CaracalContext,
+        context: Option<CaracalContext>,
         #[pin]
         inner: B,
     }
 }
 
-/// `body` with `context` bound while it is polled; one that has nothing to stream stays as it is.
-pub(super) fn in_context<B>(context: CaracalContext, body: B) -> Body
+/// `body` with `context`, or explicitly with none, bound while it is polled; one that has nothing to
+/// stream stays as it is.
+pub(super) fn in_context<B>(context: Option<CaracalContext>, body: B) -> Body
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
@@ -42,7 +43,7 @@ impl<B: HttpBody> HttpBody for ContextBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
-        this.context.sync_scope(|| this.inner.poll_frame(cx))
+        sync_scoped(this.context.clone(), || this.inner.poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {

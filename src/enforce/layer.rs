@@ -147,19 +147,20 @@ impl<V> CaracalLayer<V> {
     /// (§3.1).
     ///
     /// # Panics
-    /// When `resource` is not an absolute URL with a host.
+    /// When `resource` is not an absolute URL with a host, or has a user, password or fragment.
     #[must_use]
     #[expect(clippy::panic, reason = "a wrong constant is a programming error")]
     pub fn resource_metadata(mut self, resource: &str) -> Self {
         let Some(url) = metadata_url(resource) else {
-            panic!("`{resource}` is not an absolute URL with a host");
+            panic!("not an absolute URL with a host and without user and fragment");
         };
         self.change().reporting.rendering.resource_metadata = Some(url.into());
         self
     }
 
     /// Renders every refusal behind this layer with `renderer`, those of routes and extractors
-    /// included. It should not tell the caller the [`Reason`].
+    /// included. It should not tell the caller the [`Reason`]. `Cache-Control`, `Retry-After` and the
+    /// challenge are added where its response lacks them.
     #[must_use]
     pub fn render_denials(
         mut self,
@@ -180,12 +181,17 @@ impl<V> CaracalLayer<V> {
 fn metadata_url(resource: &str) -> Option<String> {
     const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
     let mut url = Url::parse(resource).ok().filter(Url::has_host)?;
-    if !url.path().starts_with(WELL_KNOWN) {
+    let public = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    let is_metadata = url
+        .path()
+        .strip_prefix(WELL_KNOWN)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if !is_metadata {
         let path = if url.path() == "/" { "" } else { url.path() };
         let path = format!("{WELL_KNOWN}{path}");
         url.set_path(&path);
     }
-    Some(url.into())
+    public.then(|| url.into())
 }
 
 impl<V> Boundary<V> {
@@ -231,7 +237,7 @@ pub(super) fn claimed(
     Err(match headers.get_all(HEADER_AUTHORIZATION).iter().count() {
         0 => Denial::missing_token(),
         1 => Denial::new(DenialCode::MissingToken, Reason::NotBearer),
-        _ => Denial::new(DenialCode::InvalidRequest, Reason::RepeatedCredential),
+        _ => Denial::invalid_request(),
     })
 }
 
@@ -272,14 +278,14 @@ impl<V> Clone for Mode<V> {
     }
 }
 
-impl<V> fmt::Debug for CaracalLayer<V> {
+impl<V: fmt::Debug> fmt::Debug for CaracalLayer<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = match self.boundary.mode {
-            Mode::Enforce(_) => "enforce",
-            Mode::Propagate { .. } => "propagate (unsigned)",
+        let mode: &dyn fmt::Debug = match &self.boundary.mode {
+            Mode::Enforce(verifier) => verifier,
+            Mode::Propagate { .. } => &"propagate (unsigned)",
         };
         f.debug_struct("CaracalLayer")
-            .field("mode", &mode)
+            .field("mode", mode)
             .field("optional", &self.boundary.optional)
             .field("preflight", &self.boundary.preflight)
             .field("exempt", &self.boundary.exempt)
@@ -307,7 +313,15 @@ mod tests {
         ] {
             assert_eq!(metadata_url(resource).as_deref(), Some(expected));
         }
-        assert_eq!(metadata_url("resource"), None);
+        for bad in ["resource", "https://user:pw@a.example", "https://a.example#f"] {
+            assert_eq!(metadata_url(bad), None, "{bad}");
+        }
+        let other = metadata_url("https://a.example/.well-known/oauth-protected-resource-x");
+        assert!(
+            other
+                .unwrap()
+                .ends_with("/oauth-protected-resource/.well-known/oauth-protected-resource-x")
+        );
     }
 
     #[test]

@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     Binding, CaracalContext, Denial, DenialCode, Inbound, Outcome, Place, Proof, Verifier,
-    context::{Bound, Seen},
+    context::{Bound, Reporting, Seen, scoped, sync_scoped},
+    current,
+    verify::Memo,
 };
 
 /// The service of a [`CaracalLayer`](crate::CaracalLayer).
@@ -71,44 +73,44 @@ where
         let inner = mem::replace(&mut self.inner, clone);
         let (mut parts, body) = request.into_parts();
         let boundary = &self.boundary;
-        let seen = boundary.reporting.begin(Place::Boundary);
+        mark_sensitive(&mut parts.headers, &header::AUTHORIZATION);
+        let seen = boundary.reporting(&parts).begin(Place::Boundary);
+        let let_in = |binding, inner, parts, body| {
+            CaracalFuture::unspanned(boundary.enter(inner, parts, body, binding, seen))
+        };
         if boundary.is_exempt(&parts) {
-            let state = boundary.enter(inner, parts, body, Binding::Exempt, seen);
-            return CaracalFuture::unspanned(state);
+            return let_in(Binding::Exempt, inner, parts, body);
         }
         match &boundary.mode {
             Mode::Enforce(verifier) => {
                 let credential = verifier.header();
                 if boundary.may_be_unbound(&parts.headers, &credential) {
-                    span().record("outcome", "unbound");
-                    let state = boundary.enter(inner, parts, body, Binding::Unbound, seen);
-                    return CaracalFuture::unspanned(state);
+                    return let_in(Binding::Unbound, inner, parts, body);
                 }
-                mark_sensitive(&mut parts.headers, &credential);
+                if credential != header::AUTHORIZATION {
+                    mark_sensitive(&mut parts.headers, &credential);
+                }
                 judge(boundary, verifier, inner, parts, body, seen)
             }
             Mode::Propagate { zone, application } => {
-                let credential = header::AUTHORIZATION;
-                let proven =
-                    |binding: &Binding| binding.context().is_some_and(CaracalContext::is_proven);
-                let state = if parts.extensions.get().is_some_and(proven) {
-                    let future = call(inner, parts, body);
-                    State::Passed { future }
-                } else if boundary.may_be_unbound(&parts.headers, &credential) {
-                    boundary.enter(inner, parts, body, Binding::Unbound, seen)
-                } else {
-                    mark_sensitive(&mut parts.headers, &credential);
-                    match claimed(&parts.headers, zone, application) {
-                        Ok(context) => {
-                            boundary.enter(inner, parts, body, Binding::Bound(context), seen)
-                        }
-                        Err(denial) => boundary.refuse(&denial, &parts, seen),
-                    }
-                };
-                CaracalFuture::unspanned(state)
+                if boundary.may_be_unbound(&parts.headers, &header::AUTHORIZATION) {
+                    return let_in(Binding::Unbound, inner, parts, body);
+                }
+                match claimed(&parts.headers, zone, application) {
+                    Ok(context) => let_in(Binding::Bound(context), inner, parts, body),
+                    // Whoever is proven already needs nothing that is only claimed.
+                    Err(_) if is_proven(&parts) => let_in(Binding::Unbound, inner, parts, body),
+                    Err(denial) => CaracalFuture::unspanned(boundary.refuse(&denial, &parts, seen)),
+                }
             }
         }
     }
+}
+
+/// Whether a layer around this one has proven an identity.
+fn is_proven(parts: &Parts) -> bool {
+    let binding: Option<&Binding> = parts.extensions.get();
+    binding.and_then(Binding::context).is_some_and(CaracalContext::is_proven)
 }
 
 /// Keeps the credential out of the logs of whoever prints headers.
@@ -161,29 +163,29 @@ where
     let inbound = Inbound::judged_at(&parts, now);
     let judged = span.in_scope(|| verifier.verify_now(&inbound));
     let memo = inbound.into_memo();
-    seen.cache = memo.cache();
     let state = match judged {
         Some(judged) => {
+            seen.cache = memo.cache();
             let judged = judged.and_then(|proof| accept(proof, now));
-            span.in_scope(|| boundary.settle(inner, parts, body, judged, seen))
+            span.in_scope(|| boundary.settle(inner, parts, body, judged, seen, (&span, &memo)))
         }
         None => {
             let verifier = Arc::clone(verifier);
             let judging: Judging = Box::pin(async move {
                 let inbound = Inbound::resume(&parts, memo);
                 let judged = verifier.verify(&inbound).await;
-                seen.cache = inbound.into_memo().cache();
+                let memo = inbound.into_memo();
                 let judged = judged.and_then(|proof| accept(proof, verifier.unix_time()));
-                (parts, judged, seen)
+                (parts, judged, memo)
             });
-            State::Judging { judging, request: Some((Arc::clone(boundary), inner, body)) }
+            State::Judging { judging, request: Some((Arc::clone(boundary), inner, body, seen)) }
         }
     };
     CaracalFuture { span, state }
 }
 
 impl<V> Boundary<V> {
-    /// Goes on with a judged request, or refuses it. Called in the request's span.
+    /// Goes on with a judged request, or refuses it; writes into the request's span.
     #[inline]
     fn settle<S, B>(
         &self,
@@ -192,16 +194,17 @@ impl<V> Boundary<V> {
         body: B,
         judged: Result<Proof, Denial>,
         seen: Seen,
+        (span, memo): (&Span, &Memo),
     ) -> State<V, S, B, S::Future>
     where
         S: Service<Request<B>>,
     {
-        let span = Span::current();
         match judged {
             Ok(proof) => {
                 span.record("outcome", "allowed");
                 span.record("zone", proof.zone_id());
                 span.record("hop", proof.hop());
+                span.record("kid", proof.key_id());
                 let context = CaracalContext::proven(proof, &parts.headers);
                 self.enter(inner, parts, body, Binding::Bound(context), seen)
             }
@@ -209,11 +212,15 @@ impl<V> Boundary<V> {
                 let unavailable = denial.code() == DenialCode::VerificationUnavailable;
                 span.record("outcome", if unavailable { "unavailable" } else { "denied" });
                 span.record("code", denial.code().as_str());
+                span.record("kid", memo.kid());
                 self.refuse(&denial, &parts, seen)
             }
         }
     }
 
+    /// Lets a request in. An identity that a layer around this one has proven is never replaced by
+    /// less; otherwise, what this layer found is what the request and [`current`](crate::current)
+    /// hold.
     #[inline]
     fn enter<S, B>(
         &self,
@@ -231,30 +238,38 @@ impl<V> Boundary<V> {
             Binding::Unbound => Outcome::Unbound,
             Binding::Exempt => Outcome::Exempt,
         };
-        if let Err(denial) = self.reporting.admit(outcome, binding.context(), &parts, seen) {
-            let response = self.reporting.render(&denial, &parts);
-            return State::Refused { response: Some(response) };
+        let reporting = self.reporting(&parts);
+        if let Err(denial) = reporting.admit(outcome, binding.context(), &parts, seen) {
+            return State::Refused { response: Some(reporting.render(&denial, &parts)) };
         }
         if !self.reporting.is_default() {
             parts.extensions.insert(self.reporting.clone());
         }
         let context = binding.context().cloned();
-        parts.extensions.insert(binding);
-        match context {
-            None => State::Passed { future: call(inner, parts, body) },
-            Some(context) => {
-                // Some services do their work in `call` already.
-                let future = context.sync_scope(|| call(inner, parts, body));
-                State::Bound { future: context.clone().scope(future), context }
-            }
+        let proven = context.as_ref().is_some_and(CaracalContext::is_proven);
+        if !proven && is_proven(&parts) {
+            return State::Passed { future: call(inner, parts, body) };
         }
+        parts.extensions.insert(binding);
+        if context.is_none() && current().is_none() {
+            return State::Passed { future: call(inner, parts, body) };
+        }
+        // Some services do their work in `call` already.
+        let future = sync_scoped(context.clone(), || call(inner, parts, body));
+        State::Bound { future: scoped(context.clone(), future), context }
     }
 
     fn refuse<S, B>(&self, denial: &Denial, parts: &Parts, seen: Seen) -> State<V, S, B, S::Future>
     where
         S: Service<Request<B>>,
     {
-        State::Refused { response: Some(self.reporting.refuse(denial, None, parts, seen)) }
+        let response = self.reporting(parts).refuse(denial, None, parts, seen);
+        State::Refused { response: Some(response) }
+    }
+
+    /// What this layer was told about reporting, or else the layer around it.
+    fn reporting(&self, parts: &Parts) -> Reporting {
+        if self.reporting.is_default() { Reporting::of(parts) } else { self.reporting.clone() }
     }
 }
 
@@ -276,12 +291,12 @@ pin_project! {
         Judging {
             judging: Judging,
             // Taken when judged.
-            request: Option<(Arc<Boundary<V>>, S, B)>,
+            request: Option<(Arc<Boundary<V>>, S, B, Seen)>,
         },
         Bound {
             #[pin]
             future: Bound<F>,
-            context: CaracalContext,
+            context: Option<CaracalContext>,
         },
         Passed {
             #[pin]
@@ -293,7 +308,7 @@ pin_project! {
     }
 }
 
-type Judging = Pin<Box<dyn Future<Output = (Parts, Result<Proof, Denial>, Seen)> + Send>>;
+type Judging = Pin<Box<dyn Future<Output = (Parts, Result<Proof, Denial>, Memo)> + Send>>;
 
 impl<V, S: Service<Request<B>>, B> CaracalFuture<V, S, B> {
     fn unspanned(state: State<V, S, B, S::Future>) -> Self {
@@ -325,11 +340,13 @@ where
         loop {
             match this.state.as_mut().project() {
                 Stage::Judging { judging, request } => {
-                    let (parts, judged, seen) = ready!(judging.as_mut().poll(cx));
-                    let Some((boundary, inner, body)) = request.take() else {
+                    let (parts, judged, memo) = ready!(judging.as_mut().poll(cx));
+                    let Some((boundary, inner, body, mut seen)) = request.take() else {
                         return Poll::Pending;
                     };
-                    let next = boundary.settle(inner, parts, body, judged, seen);
+                    seen.cache = memo.cache();
+                    let told = (&*this.span, &memo);
+                    let next = boundary.settle(inner, parts, body, judged, seen, told);
                     this.state.set(next);
                 }
                 Stage::Bound { future, context } => {

@@ -56,7 +56,7 @@ pub(crate) fn credential<'a>(
         (None, _) => return Err(Denial::missing_token()),
         (Some(value), None) => value,
         (Some(_), Some(_)) => {
-            return Err(Denial::new(DenialCode::InvalidRequest, Reason::RepeatedCredential));
+            return Err(Denial::invalid_request());
         }
     };
     token_of(value, scheme)

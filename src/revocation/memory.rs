@@ -59,6 +59,8 @@ struct State {
     waiting: HashMap<Box<str>, Duration>,
     /// When the last mark that was not even kept waiting stops mattering.
     lost_until: Option<Duration>,
+    /// When the next entry expires, as of the last reaping: before that, reaping finds nothing.
+    next_expiry: Duration,
 }
 
 impl State {
@@ -83,6 +85,9 @@ impl State {
                 self.marks.insert(anchor, expiry);
             }
         }
+        let epochs = self.epochs.values().map(|(_, expiry)| expiry);
+        let expiries = self.marks.values().chain(epochs).chain(self.waiting.values());
+        self.next_expiry = expiries.chain(&self.lost_until).min().copied().unwrap_or(Duration::MAX);
     }
 
     /// A mark must not shorten one that is there.
@@ -121,8 +126,8 @@ impl MemoryRevocations {
         self.revoke_for(anchor, self.0.ttl)
     }
 
-    /// Revokes an anchor for `ttl`, which should be no shorter than mandates live. A mark that is
-    /// there already is never shortened. The empty anchor marks nothing.
+    /// Revokes an anchor for `ttl`, which should be no shorter than mandates live; zero stands for
+    /// the default. A mark that is there already is never shortened. The empty anchor marks nothing.
     ///
     /// # Errors
     /// As [`revoke`](Self::revoke).
@@ -130,6 +135,7 @@ impl MemoryRevocations {
         if anchor.is_empty() {
             return Ok(());
         }
+        let ttl = if ttl.is_zero() { self.0.ttl } else { ttl };
         self.change(|state, now, capacity| {
             let expiry = now.saturating_add(ttl);
             if state.mark(anchor, expiry, capacity) {
@@ -221,6 +227,9 @@ impl MemoryRevocations {
         let now = self.0.clock.monotonic();
         let mut state = self.0.state.read().map_err(poisoned)?;
         if state.is_closed() {
+            if now < state.next_expiry {
+                return Err(RevocationError::Full);
+            }
             drop(state);
             self.change(|state, now, capacity| {
                 state.reap(now, capacity);
@@ -315,9 +324,10 @@ impl MemoryRevocationsBuilder {
         self
     }
 
-    /// How long a mark counts; 24 hours unless set. Below an hour it may end before a mandate does.
+    /// How long a mark counts; 24 hours unless set, or set to zero. Below an hour it may end before
+    /// a mandate does.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
+        self.ttl = if ttl.is_zero() { DEFAULT_TTL } else { ttl };
         self
     }
 
@@ -442,6 +452,18 @@ mod tests {
         assert_eq!(ask(&store, "other"), Ok(false));
         assert_eq!(ask(&store, "c"), Ok(true), "recorded as soon as `a` made room");
         assert!(!store.is_closed());
+    }
+
+    /// A mark that counts for no time would be a revocation that was reported and never made.
+    #[test]
+    fn no_ttl_is_the_default_ttl() {
+        let (store, clock) = store(10);
+        store.revoke_for("a", Duration::ZERO).unwrap();
+        clock.advance(Duration::from_secs(99));
+        assert_eq!(ask(&store, "a"), Ok(true));
+        let store = MemoryRevocations::builder().ttl(Duration::ZERO).build();
+        store.revoke("a").unwrap();
+        assert_eq!(ask(&store, "a"), Ok(true));
     }
 
     #[test]

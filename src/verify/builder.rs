@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::{
-    KeyError, KeyRequest, KeySource, MandateVerifier, Requirements,
+    KeyRequest, KeySource, MandateVerifier, Requirements,
     cache::{BoundedCache, Flights, NoCache, TokenIds},
     claims::TrustedZone,
     keys::{DynKeySource, HttpKeys, KeyPolicy, ZoneKeys, is_loopback},
@@ -54,6 +54,9 @@ pub enum ConfigurationError {
     /// A limit above what an envelope can carry.
     #[error("max_hop_count must be at most 32")]
     MaxHopCount,
+    /// The scheme before the credential is none.
+    #[error("the scheme of .credential(..) must be letters, digits and hyphens")]
+    Scheme,
     /// A duration or limit of zero where none makes sense.
     #[error(".{0}(..) must not be zero")]
     Zero(&'static str),
@@ -62,7 +65,10 @@ pub enum ConfigurationError {
     Randomness,
     /// The HTTP client for key documents cannot be set up.
     #[error("the HTTP client for key documents cannot be set up: {0}")]
-    Http(KeyError),
+    Http(String),
+    /// No certificate in PEM.
+    #[error("not a certificate in PEM")]
+    Certificate,
 }
 
 enum Revocations {
@@ -132,7 +138,6 @@ impl Default for MandateVerifierBuilder {
 impl fmt::Debug for MandateVerifierBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MandateVerifierBuilder")
-            .field("issuer", &self.issuer)
             .field("zone", &self.zone)
             .field("audience", &self.audience)
             .finish_non_exhaustive()
@@ -343,6 +348,7 @@ impl MandateVerifierBuilder {
         for (name, duration) in [
             ("key_ttl", self.policy.ttl),
             ("key_timeout", self.policy.timeout),
+            ("key_cool_down", self.policy.cool_down),
             ("revocation_timeout", self.revocation_timeout),
         ] {
             if duration.is_zero() {
@@ -356,8 +362,12 @@ impl MandateVerifierBuilder {
                 return Err(ConfigurationError::Zero(name));
             }
         }
-        if self.scheme.as_deref() == Some("") {
-            return Err(ConfigurationError::Empty("credential"));
+        let is_token = |scheme: &str| {
+            !scheme.is_empty()
+                && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        if !self.scheme.as_deref().is_none_or(is_token) {
+            return Err(ConfigurationError::Scheme);
         }
         let revocations = match self.revocations {
             Revocations::Unset => return Err(ConfigurationError::Missing("revocations")),
@@ -373,7 +383,7 @@ impl MandateVerifierBuilder {
         }
         let source = match self.keys {
             Some(source) => source,
-            None => Arc::new(HttpKeys::builder().build().map_err(ConfigurationError::Http)?),
+            None => Arc::new(HttpKeys::builder().build()?),
         };
         let trust = |(issuer, zone): (&str, &str)| Trusted {
             pair: TrustedZone { issuer: issuer.into(), zone: zone.into() },
@@ -419,6 +429,11 @@ fn required<'a>(name: &'static str, value: Option<&'a str>) -> Result<&'a str, C
 }
 
 fn check_issuer(issuer: &str, allow_insecure: bool) -> Result<(), ConfigurationError> {
+    // The parser would mend these; but `iss` is compared with the text as it is.
+    let odd = |character: char| !character.is_ascii_graphic() || "\\@".contains(character);
+    if issuer.contains(odd) || !issuer.contains("://") {
+        return Err(ConfigurationError::IssuerUrl);
+    }
     let url = Url::parse(issuer).map_err(|_| ConfigurationError::IssuerUrl)?;
     let plain = url.username().is_empty()
         && url.password().is_none()
@@ -468,7 +483,12 @@ mod tests {
             Empty("require_chain_contains")
         );
         assert_eq!(refused(complete().key_ttl(Duration::ZERO)), Zero("key_ttl"));
+        assert_eq!(refused(complete().key_cool_down(Duration::ZERO)), Zero("key_cool_down"));
         assert_eq!(refused(complete().max_hop_count(33)), ConfigurationError::MaxHopCount);
+        for scheme in ["", "Bearer ", "a b"] {
+            let builder = complete().credential(header::AUTHORIZATION, Some(scheme));
+            assert_eq!(refused(builder), ConfigurationError::Scheme);
+        }
         let unset = MandateVerifier::builder().issuer("https://a").audience("a").zone("z");
         assert_eq!(refused(unset), Missing("revocations"));
     }
@@ -510,6 +530,13 @@ mod tests {
             "https://sts.example.com?x=1",
             "https://sts.example.com#f",
             "data:text/plain,x",
+            "https://sts.example.com\n",
+            " https://sts.example.com",
+            "ht\ttps://sts.example.com",
+            "https:sts.example.com",
+            "https:\\\\sts.example.com",
+            "https://@sts.example.com",
+            "https://sts.example.com\\@evil.example",
         ] {
             let builder = complete().issuer(bad).allow_insecure_issuer();
             assert_eq!(refused(builder), ConfigurationError::IssuerUrl, "{bad}");

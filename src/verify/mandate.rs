@@ -37,6 +37,8 @@ const NEVER: u64 = u64::MAX;
 /// `iss`, `aud`, `zone_id`, key, signature, the other claims, requirements, revocation. A token
 /// that fails before the key never causes a key fetch.
 ///
+/// It runs on a tokio runtime with I/O and time enabled, as `axum::serve` does.
+///
 /// ```
 /// use caracal_axum::{MandateVerifier, MemoryRevocations};
 ///
@@ -79,6 +81,8 @@ pub(super) struct Front {
     compact: Compact,
     claims: Claims,
     zone: usize,
+    /// Its key, where that could be had at once, and the generation of keys it was found in.
+    key: Option<(Arc<Key>, u64)>,
 }
 
 pub(super) struct Trusted {
@@ -100,12 +104,13 @@ impl MandateVerifier {
     /// before serving; a service that starts without keys refuses with 503 until it has them.
     ///
     /// # Errors
-    /// When a zone's keys cannot be had.
+    /// The first failure, when every zone has been tried; [`status`](Self::status) has them all.
     pub async fn warm_up(&self) -> Result<(), KeyError> {
+        let mut result = Ok(());
         for trusted in &self.0.trusted {
-            trusted.keys.warm_up().await?;
+            result = result.and(trusted.keys.warm_up().await);
         }
-        Ok(())
+        result
     }
 
     /// The keys of every trusted zone as they are now.
@@ -140,7 +145,19 @@ impl MandateVerifier {
         let compact = Compact::parse(token, *max_token_bytes).map_err(Denial::invalid_token)?;
         let claims = Claims::parse(&compact.payload, audience).map_err(Denial::invalid_token)?;
         let zone = claims.pre_check(now, trusted.iter().map(|trusted| &trusted.pair))?;
-        Ok(Front { verifier: self.0.number, id, compact, claims, zone })
+        Ok(Front { verifier: self.0.number, id, compact, claims, zone, key: None })
+    }
+
+    /// Looks the key up that the token names; fails where it is known that there is none.
+    fn find_key(&self, front: &mut Front) -> Result<(), Denial> {
+        let Some(trusted) = self.0.trusted.get(front.zone) else { return Ok(()) };
+        // Before the lookup: a key that leaves the set meanwhile is noticed at the next request.
+        let generation = trusted.keys.generation();
+        match trusted.keys.lookup(&front.compact.kid) {
+            Lookup::Pending(_) => {}
+            found => front.key = Some((found_key(found)?, generation)),
+        }
+        Ok(())
     }
 
     async fn prove(&self, token: &[u8], inbound: &Inbound<'_>) -> Result<Proof, Denial> {
@@ -159,19 +176,28 @@ impl MandateVerifier {
             }
         };
         let flight = self.0.flights.join(front.id);
-        let proven = flight.result(self.authenticate(front, token)).await?;
+        let proven = flight.result(self.authenticate(front, token, inbound)).await?;
         self.check_alive(&proven).await?;
         Ok(proven.proof.clone())
     }
 
     /// Key, signature, claims and requirements; what passes is remembered.
-    async fn authenticate(&self, front: Front, token: &[u8]) -> Result<Arc<Proven>, Denial> {
-        let Front { id, compact, claims, zone, .. } = front;
+    async fn authenticate(
+        &self,
+        front: Front,
+        token: &[u8],
+        inbound: &Inbound<'_>,
+    ) -> Result<Arc<Proven>, Denial> {
+        let Front { id, compact, claims, zone, key, .. } = front;
         let Some(trusted) = self.0.trusted.get(zone) else { return Err(Denial::invalid_zone()) };
-        // Before the lookup: a key that leaves the set meanwhile is noticed at the next request.
-        let keys_seen = trusted.keys.generation();
-        let key = trusted.key(&compact.kid).await?;
-        tracing::Span::current().record("kid", &*compact.kid);
+        let (key, keys_seen) = match key {
+            Some(found) => found,
+            None => {
+                let generation = trusted.keys.generation();
+                (trusted.key(&compact.kid).await?, generation)
+            }
+        };
+        inbound.note_key(&compact.kid);
         self.check_signature(&key, &compact, token).await?;
         let (proof, not_before) = claims
             .into_proof(compact.kid, self.now(), self.0.token_use)
@@ -279,12 +305,16 @@ impl Trusted {
             Lookup::Pending(flight) => self.keys.landed(flight, kid).await,
             found => found,
         };
-        match found {
-            Lookup::Found(key) => Ok(key),
-            Lookup::Unknown => Err(Denial::invalid_token(Reason::UnknownKey)),
-            Lookup::Pending(_) | Lookup::Unavailable(_) => {
-                Err(Denial::unavailable(Reason::KeysUnavailable, RETRY_AFTER))
-            }
+        found_key(found)
+    }
+}
+
+fn found_key(found: Lookup) -> Result<Arc<Key>, Denial> {
+    match found {
+        Lookup::Found(key) => Ok(key),
+        Lookup::Unknown => Err(Denial::invalid_token(Reason::UnknownKey)),
+        Lookup::Pending(_) | Lookup::Unavailable(_) => {
+            Err(Denial::unavailable(Reason::KeysUnavailable, RETRY_AFTER))
         }
     }
 }
@@ -307,7 +337,11 @@ impl Verifier for MandateVerifier {
             return Some(alive.map(|()| proven.proof.clone()));
         }
         inbound.note(CacheResult::Miss);
-        match self.front(id, token, now) {
+        let front = self.front(id, token, now).and_then(|mut front| {
+            self.find_key(&mut front)?;
+            Ok(front)
+        });
+        match front {
             Ok(front) => {
                 inbound.keep(front);
                 None

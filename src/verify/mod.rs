@@ -45,6 +45,8 @@ pub(crate) struct Memo {
     /// When judging began, by the verifier's clock.
     now: Option<u64>,
     cache: OnceLock<CacheResult>,
+    /// The `kid` of the token, where a trusted key has it: anything else is the caller's text.
+    kid: OnceLock<Box<str>>,
     /// A token that has passed all but its key.
     front: Mutex<Option<Box<Front>>>,
 }
@@ -73,6 +75,10 @@ impl<'a> Inbound<'a> {
     /// Notes whether the proof came from a cache; the first note counts.
     fn note(&self, result: CacheResult) {
         let _ = self.memo.cache.set(result);
+    }
+
+    fn note_key(&self, kid: &str) {
+        let _ = self.memo.kid.set(kid.into());
     }
 
     fn keep(&self, front: Front) {
@@ -132,6 +138,10 @@ impl<'a> Inbound<'a> {
 impl Memo {
     pub(crate) fn cache(&self) -> Option<CacheResult> {
         self.cache.get().copied()
+    }
+
+    pub(crate) fn kid(&self) -> Option<&str> {
+        self.kid.get().map(|kid| &**kid)
     }
 }
 

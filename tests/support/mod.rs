@@ -4,7 +4,7 @@
 #[path = "../../examples/quickstart/issuer.rs"]
 mod issuer;
 
-use std::sync::{Arc, Mutex};
+use std::{cell::RefCell, sync::Once};
 
 use axum::Router;
 use caracal_axum::{
@@ -13,7 +13,6 @@ use caracal_axum::{
 pub(crate) use issuer::{Issuer, SigningKey, ZONE};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tracing_subscriber::fmt::MakeWriter;
 
 pub(crate) const ISSUER: &str = "https://sts.example.test";
 pub(crate) const AUDIENCE: &str = "resource://tickets";
@@ -122,43 +121,50 @@ pub(crate) async fn error_of(response: reqwest::Response) -> String {
     body["error"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Everything a subscriber prints at TRACE.
-#[derive(Clone, Default)]
-pub(crate) struct Logs(Arc<Mutex<Vec<u8>>>);
+/// Everything that is logged on this thread, at TRACE. One subscriber serves the whole process:
+/// tracing remembers for every call site whether anybody listens, so coming and going is no good.
+pub(crate) struct Logs;
+
+thread_local! {
+    static CAPTURED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
 
 impl Logs {
-    /// Captures what this thread logs while the guard lives.
-    pub(crate) fn capture(&self) -> tracing::subscriber::DefaultGuard {
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
-            .with_ansi(false)
-            .with_writer(self.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
+    /// Begins to capture.
+    pub(crate) fn capture() -> Self {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+                .with_ansi(false)
+                .with_writer(|| Captured)
+                .init();
+        });
+        CAPTURED.set(Some(Vec::new()));
+        Self
     }
 
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    /// Ends capturing; what has been captured.
+    pub(crate) fn end(self) -> String {
+        String::from_utf8_lossy(&CAPTURED.take().unwrap_or_default()).into_owned()
     }
 }
 
-impl std::io::Write for Logs {
+struct Captured;
+
+impl std::io::Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        CAPTURED.with_borrow_mut(|captured| {
+            if let Some(captured) = captured {
+                captured.extend_from_slice(bytes);
+            }
+        });
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Logs {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
     }
 }
 

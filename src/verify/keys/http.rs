@@ -8,6 +8,7 @@ use reqwest::{Certificate, Client, redirect};
 use url::{Host, Url};
 
 use super::{KeyDocument, KeyError, KeyRequest, KeySource};
+use crate::ConfigurationError;
 
 /// Fetches key documents from the issuer: no redirects, no credentials, at most 256 KiB.
 ///
@@ -29,13 +30,15 @@ pub struct HttpKeysBuilder {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl HttpKeysBuilder {
-    /// Trusts one more certificate authority, in PEM.
+    /// Trusts more certificate authorities, in PEM.
     ///
     /// # Errors
-    /// When `pem` is not a certificate.
-    pub fn root_certificate(mut self, pem: &[u8]) -> Result<Self, KeyError> {
-        let certificate = Certificate::from_pem(pem);
-        self.roots.push(certificate.map_err(|_| KeyError::Malformed("not a PEM certificate"))?);
+    /// When `pem` holds no certificate.
+    pub fn root_certificate(mut self, pem: &[u8]) -> Result<Self, ConfigurationError> {
+        match Certificate::from_pem_bundle(pem) {
+            Ok(certificates) if !certificates.is_empty() => self.roots.extend(certificates),
+            _ => return Err(ConfigurationError::Certificate),
+        }
         Ok(self)
     }
 
@@ -50,7 +53,7 @@ impl HttpKeysBuilder {
     ///
     /// # Errors
     /// When the TLS backend cannot be set up.
-    pub fn build(self) -> Result<HttpKeys, KeyError> {
+    pub fn build(self) -> Result<HttpKeys, ConfigurationError> {
         let client = |proxied: bool| {
             let mut builder = Client::builder()
                 .redirect(redirect::Policy::none())
@@ -71,7 +74,7 @@ impl HttpKeysBuilder {
                 .iter()
                 .cloned()
                 .fold(builder, |builder, root| builder.add_root_certificate(root));
-            builder.build().map_err(unreachable)
+            builder.build().map_err(|error| ConfigurationError::Http(error.to_string()))
         };
         Ok(HttpKeys { direct: client(false)?, proxied: client(true)? })
     }

@@ -105,6 +105,7 @@ fn read_key(jwk: &Object<'_>) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     use bytes::Bytes;
     use serde_json::{Value as Json, json};
 
@@ -127,6 +128,16 @@ mod tests {
     fn without(member: &str) -> Json {
         let mut key = good();
         key.as_object_mut().unwrap().remove(member);
+        key
+    }
+
+    /// The right 64 bytes, cut into 31 and 33.
+    fn split_elsewhere() -> Json {
+        let key = good();
+        let part = |name: &str| decode(key[name].as_str().unwrap()).unwrap();
+        let both = [part("x"), part("y")].concat();
+        let mut key = with("x", json!(URL_SAFE_NO_PAD.encode(&both[..31])));
+        key["y"] = json!(URL_SAFE_NO_PAD.encode(&both[31..]));
         key
     }
 
@@ -188,6 +199,7 @@ mod tests {
             with("x", json!("8c4znFEPbviCtt5xvTFIdrlM5up34P2Q6QP5nJL6bFE=")),
             with("x", json!("zjOcUQ9u-IK23nG9MUh2uUzm6nfg_ZDpA_mckvpsUQ")),
             with("y", json!("8c4znFEPbviCtt5xvTFIdrlM5up34P2Q6QP5nJL6bFE")),
+            split_elsewhere(),
             json!({"kty": "oct", "kid": "k", "alg": "ES256", "k": "AAAA"}),
         ] {
             assert_eq!(set(std::slice::from_ref(&key)), Err(KeyError::NoUsableKey), "{key}");

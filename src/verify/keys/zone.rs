@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{runtime::Handle, sync::watch, task::AbortHandle};
@@ -69,8 +69,18 @@ struct Loaded {
     refresh_at: Duration,
 }
 
-/// A fetch in progress; true when it is over.
-type Flight = watch::Receiver<bool>;
+/// A fetch in progress.
+#[derive(Clone)]
+pub(in crate::verify) struct Flight {
+    /// True when it is over.
+    over: watch::Receiver<bool>,
+    /// By the clock of the system: whether its task still runs is no matter of an injected one.
+    began: Instant,
+}
+
+/// How much later than its own timeout a fetch is given up by those who wait for it. Its task may
+/// live on a runtime that nobody drives any more.
+const GRACE: Duration = Duration::from_millis(250);
 
 #[derive(Default)]
 struct Tasks {
@@ -180,7 +190,7 @@ impl ZoneKeys {
     pub(in crate::verify) fn lookup(self: &Arc<Self>, kid: &str) -> Lookup {
         let now = self.clock.monotonic();
         let mut state = self.state();
-        state.drop_dead_flight();
+        state.drop_dead_flight(self.patience());
         let rested =
             state.attempted_at.is_none_or(|at| now.saturating_sub(at) >= self.policy.cool_down);
         let Some(loaded) = state.usable(now, self.policy) else {
@@ -207,13 +217,19 @@ impl ZoneKeys {
 
     /// Waits for what [`lookup`](Self::lookup) started, no longer than a fetch may take.
     pub(in crate::verify) async fn landed(&self, mut flight: Flight, kid: &str) -> Lookup {
-        // An error means that the fetch was aborted: over as well.
-        let _ = flight.wait_for(|over| *over).await;
-        let state = self.state();
+        let left = self.patience().saturating_sub(flight.began.elapsed());
+        // An error means that the fetch was aborted or given up: over as well.
+        let _ = tokio::time::timeout(left, flight.over.wait_for(|over| *over)).await;
+        let mut state = self.state();
+        state.drop_dead_flight(self.patience());
         match state.usable(self.clock.monotonic(), self.policy) {
             Some(loaded) => loaded.keys.get(kid).cloned().map_or(Lookup::Unknown, Lookup::Found),
             None => Lookup::Unavailable(state.error.clone().unwrap_or(KeyError::Aborted)),
         }
+    }
+
+    fn patience(&self) -> Duration {
+        self.policy.timeout.saturating_add(GRACE)
     }
 
     /// Fetches unless there are keys already.
@@ -255,7 +271,8 @@ impl ZoneKeys {
         let Ok(runtime) = Handle::try_current() else {
             return Lookup::Unavailable(KeyError::Aborted);
         };
-        let (over, flight) = watch::channel(false);
+        let (end, over) = watch::channel(false);
+        let flight = Flight { over, began: Instant::now() };
         state.attempted_at = Some(now);
         state.flight = Some(flight.clone());
         let (zone, source) = (Arc::downgrade(self), Arc::clone(&self.source));
@@ -268,7 +285,7 @@ impl ZoneKeys {
             if let Some(zone) = zone.upgrade() {
                 zone.land(keys);
             }
-            let _ = over.send(true);
+            let _ = end.send(true);
         });
         state.tasks.fetch = Some(task.abort_handle());
         Lookup::Pending(flight)
@@ -353,9 +370,15 @@ impl State {
         self.failures += 1;
     }
 
-    /// A fetch whose task panicked, or went down with its runtime, has failed.
-    fn drop_dead_flight(&mut self) {
-        if self.flight.take_if(|flight| flight.has_changed().is_err()).is_some() {
+    /// A fetch whose task panicked, went down with its runtime, or is late, has failed.
+    fn drop_dead_flight(&mut self, patience: Duration) {
+        let dead = |flight: &mut Flight| {
+            flight.over.has_changed().is_err() || flight.began.elapsed() >= patience
+        };
+        if self.flight.take_if(dead).is_some() {
+            if let Some(task) = self.tasks.fetch.take() {
+                task.abort();
+            }
             self.fail(KeyError::Aborted);
         }
     }

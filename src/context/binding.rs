@@ -7,6 +7,29 @@ use crate::{Denial, Reason};
 
 /// The extension that a [`CaracalLayer`](crate::CaracalLayer) inserts into every request it lets
 /// through. A request without it was not covered by any layer.
+///
+/// A layer within another never replaces a proven identity by less. A test of a route may insert
+/// one by itself:
+///
+/// ```
+/// use axum::{Router, body::Body, http::Request, routing::get};
+/// use caracal_axum::{Binding, CaracalContext, Proof, Require};
+/// use tower::ServiceExt as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// async fn handler(context: CaracalContext) -> String {
+///     context.application_id().to_owned()
+/// }
+/// let route = get(handler).route_layer(Require::scopes(["tickets:read"]));
+/// let app: Router = Router::new().route("/", route);
+///
+/// let proof = Proof::builder("zone-1", "planner", u64::MAX).scopes(["tickets:read"]).build();
+/// let mut request = Request::new(Body::empty());
+/// request.extensions_mut().insert(Binding::Bound(proof.into()));
+/// assert_eq!(app.oneshot(request).await.unwrap().status(), 200);
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub enum Binding {
     /// An identity is bound.

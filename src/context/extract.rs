@@ -4,7 +4,7 @@ use axum::{
     extract::{FromRequestParts, OptionalFromRequestParts},
     response::{IntoResponse, Response},
 };
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 
 use super::{Binding, CaracalContext, Mandate, Reporting};
 use crate::{Denial, Reason};
@@ -22,10 +22,16 @@ impl ContextRejection {
         Self { denial, response }
     }
 
-    /// Why.
+    /// Why the argument could not be had. For logs; its `Display` is not meant for callers.
     #[must_use]
     pub fn denial(&self) -> &Denial {
         &self.denial
+    }
+
+    /// The status that is answered.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.response.status()
     }
 }
 

@@ -228,6 +228,13 @@ impl CaracalContext {
     }
 }
 
+/// A proven identity without trace and baggage: for tests of handlers.
+impl From<Proof> for CaracalContext {
+    fn from(proof: Proof) -> Self {
+        Self::proven(proof, &HeaderMap::new())
+    }
+}
+
 /// What `context` says about itself to the next service.
 #[must_use]
 pub fn to_envelope(context: &CaracalContext) -> Envelope {

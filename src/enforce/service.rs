@@ -268,8 +268,12 @@ impl<V> Boundary<V> {
     }
 
     /// What this layer was told about reporting, or else the layer around it.
-    fn reporting(&self, parts: &Parts) -> Reporting {
-        if self.reporting.is_default() { Reporting::of(parts) } else { self.reporting.clone() }
+    fn reporting<'a>(&'a self, parts: &'a Parts) -> &'a Reporting {
+        let around = || parts.extensions.get();
+        Some(&self.reporting)
+            .filter(|own| !own.is_default())
+            .or_else(around)
+            .unwrap_or(&self.reporting)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Revocations in memory.
 
 use std::{
-    collections::HashMap,
     fmt,
     future::{Future, ready},
     sync::{
@@ -11,17 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::{RevocationError, RevocationQuery, RevocationStore, Standing};
-use crate::{
-    Clock, SystemClock,
-    observer::{Observer, RevocationChange, notify},
+use super::{
+    MemoryRevocationsBuilder, RevocationError, RevocationQuery, RevocationStore, Standing,
+    marks::Marks,
 };
-
-/// Mandates live an hour at most; a mark must outlive them all.
-const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-const DEFAULT_CAPACITY: usize = 100_000;
-/// Marks beyond the capacity that are remembered for recording later.
-const MAX_WAITING: usize = 1024;
+use crate::observer::{RevocationChange, notify};
 
 /// A [`RevocationStore`] in this process. Clones share their content: hand one to the verifier and
 /// keep one to revoke with.
@@ -42,76 +35,17 @@ const MAX_WAITING: usize = 1024;
 pub struct MemoryRevocations(Arc<Shared>);
 
 struct Shared {
-    state: RwLock<State>,
+    state: RwLock<Marks>,
     generation: AtomicU64,
-    clock: Arc<dyn Clock>,
-    capacity: usize,
-    ttl: Duration,
-    observer: Option<Arc<dyn Observer>>,
-}
-
-/// Times are those of [`Clock::monotonic`] at which an entry stops counting.
-#[derive(Default)]
-struct State {
-    marks: HashMap<Box<str>, Duration>,
-    epochs: HashMap<Box<str>, (u64, Duration)>,
-    /// Marks that found no room.
-    waiting: HashMap<Box<str>, Duration>,
-    /// When the last mark that was not even kept waiting stops mattering.
-    lost_until: Option<Duration>,
-    /// When the next entry expires, as of the last reaping: before that, reaping finds nothing.
-    next_expiry: Duration,
-}
-
-impl State {
-    fn is_closed(&self) -> bool {
-        !self.waiting.is_empty() || self.lost_until.is_some()
-    }
-
-    fn len(&self) -> usize {
-        self.marks.len() + self.epochs.len()
-    }
-
-    /// Drops what has expired, then records what has been waiting.
-    fn reap(&mut self, now: Duration, capacity: usize) {
-        self.marks.retain(|_, expiry| *expiry > now);
-        self.epochs.retain(|_, (_, expiry)| *expiry > now);
-        self.waiting.retain(|_, expiry| *expiry > now);
-        self.lost_until = self.lost_until.filter(|expiry| *expiry > now);
-        let room = capacity.saturating_sub(self.len());
-        let admitted: Vec<_> = self.waiting.keys().take(room).cloned().collect();
-        for anchor in admitted {
-            if let Some(expiry) = self.waiting.remove(&anchor) {
-                self.marks.insert(anchor, expiry);
-            }
-        }
-        let epochs = self.epochs.values().map(|(_, expiry)| expiry);
-        let expiries = self.marks.values().chain(epochs).chain(self.waiting.values());
-        self.next_expiry = expiries.chain(&self.lost_until).min().copied().unwrap_or(Duration::MAX);
-    }
-
-    /// A mark must not shorten one that is there.
-    fn mark(&mut self, anchor: &str, expiry: Duration, capacity: usize) -> bool {
-        if let Some(present) = self.marks.get_mut(anchor) {
-            *present = expiry.max(*present);
-            return true;
-        }
-        if self.len() < capacity {
-            self.marks.insert(anchor.into(), expiry);
-            return true;
-        }
-        if let Some(present) = self.waiting.get_mut(anchor) {
-            *present = expiry.max(*present);
-        } else if self.waiting.len() < MAX_WAITING {
-            self.waiting.insert(anchor.into(), expiry);
-        } else {
-            self.lost_until = self.lost_until.max(Some(expiry));
-        }
-        false
-    }
+    settings: MemoryRevocationsBuilder,
 }
 
 impl MemoryRevocations {
+    pub(super) fn new(settings: MemoryRevocationsBuilder) -> Self {
+        let (state, generation) = (RwLock::default(), AtomicU64::new(0));
+        Self(Arc::new(Shared { state, generation, settings }))
+    }
+
     /// A store with another capacity, TTL or clock.
     pub fn builder() -> MemoryRevocationsBuilder {
         MemoryRevocationsBuilder::default()
@@ -123,7 +57,7 @@ impl MemoryRevocations {
     /// [`RevocationError::Full`] when the mark found no room. The store is then closed until it is
     /// recorded, so no mandate is let in meanwhile.
     pub fn revoke(&self, anchor: &str) -> Result<(), RevocationError> {
-        self.revoke_for(anchor, self.0.ttl)
+        self.revoke_for(anchor, self.0.settings.ttl)
     }
 
     /// Revokes an anchor for `ttl`, which should be no shorter than mandates live; zero stands for
@@ -135,7 +69,7 @@ impl MemoryRevocations {
         if anchor.is_empty() {
             return Ok(());
         }
-        let ttl = if ttl.is_zero() { self.0.ttl } else { ttl };
+        let ttl = if ttl.is_zero() { self.0.settings.ttl } else { ttl };
         self.change(|state, now, capacity| {
             let expiry = now.saturating_add(ttl);
             if state.mark(anchor, expiry, capacity) {
@@ -155,7 +89,7 @@ impl MemoryRevocations {
     /// [`RevocationError::Full`] when a new zone found no room; the store is then closed for the
     /// TTL.
     pub fn raise_epoch(&self, zone: &str, epoch: u64) -> Result<(), RevocationError> {
-        let ttl = self.0.ttl;
+        let ttl = self.0.settings.ttl;
         let raised = self.change(|state, now, capacity| {
             let expiry = now.saturating_add(ttl);
             let known = state.epochs.get(zone).filter(|(_, expiry)| *expiry > now);
@@ -198,14 +132,14 @@ impl MemoryRevocations {
 
     fn change<T>(
         &self,
-        f: impl FnOnce(&mut State, Duration, usize) -> Result<T, RevocationError>,
+        f: impl FnOnce(&mut Marks, Duration, usize) -> Result<T, RevocationError>,
     ) -> Result<T, RevocationError> {
-        let now = self.0.clock.monotonic();
+        let now = self.0.settings.clock.monotonic();
         let mut state = self.0.state.write().map_err(poisoned)?;
         let was_closed = state.is_closed();
         // Before the change: who reads the new generation then waits for the lock to ask.
         self.0.generation.fetch_add(1, Ordering::Release);
-        let result = f(&mut state, now, self.0.capacity);
+        let result = f(&mut state, now, self.0.settings.capacity);
         let is_closed = state.is_closed();
         // An observer may ask the store.
         drop(state);
@@ -218,13 +152,13 @@ impl MemoryRevocations {
     }
 
     fn tell(&self, change: &RevocationChange<'_>) {
-        if let Some(observer) = &self.0.observer {
+        if let Some(observer) = &self.0.settings.observer {
             notify(&**observer, |observer| observer.revocation_changed(change));
         }
     }
 
     fn answer(&self, query: RevocationQuery<'_>) -> Result<Standing, RevocationError> {
-        let now = self.0.clock.monotonic();
+        let now = self.0.settings.clock.monotonic();
         let mut state = self.0.state.read().map_err(poisoned)?;
         if state.is_closed() {
             if now < state.next_expiry {
@@ -265,7 +199,7 @@ impl fmt::Debug for MemoryRevocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryRevocations")
             .field("len", &self.len())
-            .field("capacity", &self.0.capacity)
+            .field("capacity", &self.0.settings.capacity)
             .field("closed", &self.is_closed())
             .finish()
     }
@@ -288,79 +222,10 @@ impl RevocationStore for MemoryRevocations {
     }
 }
 
-/// Builder of [`MemoryRevocations`].
-#[must_use]
-pub struct MemoryRevocationsBuilder {
-    clock: Arc<dyn Clock>,
-    capacity: usize,
-    ttl: Duration,
-    observer: Option<Arc<dyn Observer>>,
-}
-
-impl Default for MemoryRevocationsBuilder {
-    fn default() -> Self {
-        Self {
-            clock: Arc::new(SystemClock),
-            capacity: DEFAULT_CAPACITY,
-            ttl: DEFAULT_TTL,
-            observer: None,
-        }
-    }
-}
-
-impl fmt::Debug for MemoryRevocationsBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryRevocationsBuilder")
-            .field("capacity", &self.capacity)
-            .field("ttl", &self.ttl)
-            .finish_non_exhaustive()
-    }
-}
-
-impl MemoryRevocationsBuilder {
-    /// How many marks and epochs are kept; 100,000 unless set.
-    pub fn capacity(mut self, entries: usize) -> Self {
-        self.capacity = entries;
-        self
-    }
-
-    /// How long a mark counts; 24 hours unless set, or set to zero. Below an hour it may end before
-    /// a mandate does.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = if ttl.is_zero() { DEFAULT_TTL } else { ttl };
-        self
-    }
-
-    /// The clock TTLs are measured with.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Who is told of every change.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Some(Arc::new(observer));
-        self
-    }
-
-    /// The store.
-    #[must_use]
-    pub fn build(self) -> MemoryRevocations {
-        MemoryRevocations(Arc::new(Shared {
-            state: RwLock::default(),
-            generation: AtomicU64::new(0),
-            clock: self.clock,
-            capacity: self.capacity,
-            ttl: self.ttl,
-            observer: self.observer,
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ManualClock;
+    use crate::{ManualClock, revocation::marks::MAX_WAITING};
 
     fn store(capacity: usize) -> (MemoryRevocations, ManualClock) {
         let clock = ManualClock::new(0);

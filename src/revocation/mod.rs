@@ -5,11 +5,14 @@
 //! epoch* that grows whenever its delegation graph changes; a mandate issued under an older one is
 //! stale.
 
+mod builder;
+mod marks;
 mod memory;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-pub use memory::{MemoryRevocations, MemoryRevocationsBuilder};
+pub use builder::MemoryRevocationsBuilder;
+pub use memory::MemoryRevocations;
 
 /// What one mandate stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

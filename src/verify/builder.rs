@@ -13,13 +13,13 @@ use std::{
 
 use http::{HeaderName, header};
 use tokio::sync::Semaphore;
-use url::Url;
 
 use super::{
     KeyRequest, KeySource, MandateVerifier, Requirements,
     cache::{BoundedCache, Flights, NoCache, TokenIds},
     claims::TrustedZone,
-    keys::{DynKeySource, HttpKeys, KeyPolicy, ZoneKeys, is_loopback},
+    configuration::{ConfigurationError, check_issuer, required},
+    keys::{DynKeySource, HttpKeys, KeyPolicy, ZoneKeys},
     mandate::{Settings, Trusted},
     requirements::strings,
 };
@@ -32,44 +32,6 @@ const DEFAULT_MAX_HOPS: u32 = 10;
 const DEFAULT_MAX_TOKEN_BYTES: usize = 16 * 1024;
 const DEFAULT_PROOFS: u64 = 10_000;
 const CHECKS_PER_CORE: usize = 4;
-
-/// A configuration that would not be safe, or not work.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigurationError {
-    /// A required setting is missing.
-    #[error("MandateVerifier needs .{0}(..)")]
-    Missing(&'static str),
-    /// A setting is empty, or holds an empty entry.
-    #[error(".{0}(..) must not be empty")]
-    Empty(&'static str),
-    /// The issuer is not an absolute URL without user, query and fragment.
-    #[error("the issuer must be an absolute http(s) URL without user, query or fragment")]
-    IssuerUrl,
-    /// The issuer is plain http beyond loopback.
-    #[error(
-        "the issuer must be https, or http on loopback; `.allow_insecure_issuer()` overrides this"
-    )]
-    InsecureIssuer,
-    /// A limit above what an envelope can carry.
-    #[error("max_hop_count must be at most 32")]
-    MaxHopCount,
-    /// The scheme before the credential is none.
-    #[error("the scheme of .credential(..) must be letters, digits and hyphens")]
-    Scheme,
-    /// A duration or limit of zero where none makes sense.
-    #[error(".{0}(..) must not be zero")]
-    Zero(&'static str),
-    /// The system has no randomness for the key of the proof cache.
-    #[error("the system has no randomness")]
-    Randomness,
-    /// The HTTP client for key documents cannot be set up.
-    #[error("the HTTP client for key documents cannot be set up: {0}")]
-    Http(String),
-    /// No certificate in PEM.
-    #[error("not a certificate in PEM")]
-    Certificate,
-}
 
 enum Revocations {
     Unset,
@@ -420,37 +382,6 @@ impl MandateVerifierBuilder {
     }
 }
 
-fn required<'a>(name: &'static str, value: Option<&'a str>) -> Result<&'a str, ConfigurationError> {
-    match value {
-        None => Err(ConfigurationError::Missing(name)),
-        Some("") => Err(ConfigurationError::Empty(name)),
-        Some(value) => Ok(value),
-    }
-}
-
-fn check_issuer(issuer: &str, allow_insecure: bool) -> Result<(), ConfigurationError> {
-    // The parser would mend these; but `iss` is compared with the text as it is.
-    let odd = |character: char| !character.is_ascii_graphic() || "\\@".contains(character);
-    if issuer.contains(odd) || !issuer.contains("://") {
-        return Err(ConfigurationError::IssuerUrl);
-    }
-    let url = Url::parse(issuer).map_err(|_| ConfigurationError::IssuerUrl)?;
-    let plain = url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.has_host();
-    if !plain {
-        return Err(ConfigurationError::IssuerUrl);
-    }
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if allow_insecure || is_loopback(&url) => Ok(()),
-        "http" => Err(ConfigurationError::InsecureIssuer),
-        _ => Err(ConfigurationError::IssuerUrl),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -476,6 +407,10 @@ mod tests {
         assert_eq!(refused(complete().audience("")), Empty("audience"));
         assert_eq!(refused(complete().zone("")), Empty("zone"));
         assert_eq!(refused(complete().also_trust("https://a", "")), Empty("zone"));
+        let insecure = ConfigurationError::InsecureIssuer;
+        assert_eq!(refused(complete().issuer("http://a.example")), insecure);
+        assert_eq!(refused(complete().also_trust("http://a.example", "z")), insecure);
+        assert!(complete().issuer("http://a.example").allow_insecure_issuer().build().is_ok());
         assert_eq!(refused(complete().required_scopes(["a", ""])), Empty("required_scopes"));
         assert_eq!(refused(complete().required_targets([""])), Empty("required_targets"));
         assert_eq!(
@@ -491,56 +426,6 @@ mod tests {
         }
         let unset = MandateVerifier::builder().issuer("https://a").audience("a").zone("z");
         assert_eq!(refused(unset), Missing("revocations"));
-    }
-
-    #[test]
-    fn issuers() {
-        for good in [
-            "https://sts.example.com",
-            "https://sts.example.com/base//",
-            "http://localhost:9",
-            "http://127.9.9.9:9",
-            "http://[::1]:9",
-        ] {
-            assert!(complete().issuer(good).build().is_ok(), "{good}");
-        }
-        for bad in [
-            "http://sts.example.com",
-            "http://localhost.example.com",
-            "http://127.0.0.1.example.com",
-            "http://10.0.0.1",
-        ] {
-            assert_eq!(
-                refused(complete().issuer(bad)),
-                ConfigurationError::InsecureIssuer,
-                "{bad}"
-            );
-            assert!(complete().issuer(bad).allow_insecure_issuer().build().is_ok());
-            assert_eq!(
-                refused(complete().also_trust(bad, "z")),
-                ConfigurationError::InsecureIssuer
-            );
-        }
-        for bad in [
-            "sts.example.com",
-            "ftp://sts.example.com",
-            "file:///etc",
-            "https://user@sts.example.com",
-            "https://:pw@sts.example.com",
-            "https://sts.example.com?x=1",
-            "https://sts.example.com#f",
-            "data:text/plain,x",
-            "https://sts.example.com\n",
-            " https://sts.example.com",
-            "ht\ttps://sts.example.com",
-            "https:sts.example.com",
-            "https:\\\\sts.example.com",
-            "https://@sts.example.com",
-            "https://sts.example.com\\@evil.example",
-        ] {
-            let builder = complete().issuer(bad).allow_insecure_issuer();
-            assert_eq!(refused(builder), ConfigurationError::IssuerUrl, "{bad}");
-        }
     }
 
     #[test]

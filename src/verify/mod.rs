@@ -4,11 +4,13 @@
 mod builder;
 mod cache;
 mod claims;
+mod configuration;
 mod jose;
 mod json;
 mod keys;
 mod mandate;
 mod requirements;
+mod seeds;
 #[cfg(test)]
 mod wycheproof;
 
@@ -21,7 +23,8 @@ use std::{
 
 use http::{HeaderMap, HeaderName, Method, Uri, header, request::Parts};
 
-pub use builder::{ConfigurationError, MandateVerifierBuilder};
+pub use builder::MandateVerifierBuilder;
+pub use configuration::ConfigurationError;
 pub use keys::{
     HttpKeys, HttpKeysBuilder, KeyDocument, KeyError, KeyRequest, KeySource, KeyStatus, StaticKeys,
 };

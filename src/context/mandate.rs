@@ -21,7 +21,7 @@ pub struct Mandate {
 pub(crate) struct MandateClaims {
     pub(crate) jti: Box<str>,
     pub(crate) sub: Box<str>,
-    pub(crate) sub_type: Box<str>,
+    pub(crate) sub_type: &'static str,
     pub(crate) token_use: TokenUse,
     pub(crate) iat: u64,
     pub(crate) source_session_id: Option<Box<str>>,
@@ -121,7 +121,7 @@ impl Mandate {
     /// `sub_type`: `user` or `application`.
     #[must_use]
     pub fn sub_type(&self) -> &str {
-        &self.claims.sub_type
+        self.claims.sub_type
     }
 
     /// `use`.

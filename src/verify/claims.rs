@@ -6,7 +6,7 @@ use std::{cell::Cell, fmt};
 use serde::de::{Deserializer as _, Error, MapAccess, Visitor};
 
 use super::{
-    json::{Name, Names, Strict, TextOrElse},
+    json::{Name, Names, Strict, TextOrElse, owned},
     seeds::{Audience, Earliest, Id, Link, List, Natural, NaturalOrNull, NonEmpty, Text},
 };
 use crate::{
@@ -42,8 +42,10 @@ pub(super) struct Claims {
     sid: Option<Box<str>>,
     root_sid: Option<Box<str>>,
     client_id: Option<Box<str>>,
-    token_use: Option<Box<str>>,
-    sub_type: Option<Box<str>>,
+    /// The inner `None` for a use that is never accepted.
+    token_use: Option<Option<TokenUse>>,
+    /// The inner `None` for a type of subject that there is not.
+    sub_type: Option<Option<&'static str>>,
     hop_count: Option<u64>,
     epoch: Option<u64>,
     agent_session_id: Option<Box<str>>,
@@ -123,13 +125,9 @@ impl Claims {
         let sid = required(self.sid, "sid")?;
         let root_sid = required(self.root_sid, "root_sid")?;
         let client_id = required(self.client_id, "client_id")?;
-        let token_use = TokenUse::parse(&required(self.token_use, "use")?)
-            .filter(|token_use| *token_use == expected)
-            .ok_or(Reason::Use)?;
-        let sub_type = required(self.sub_type, "sub_type")?;
-        if !matches!(&*sub_type, "user" | "application") {
-            return Err(Reason::Claim("sub_type"));
-        }
+        let token_use = self.token_use.ok_or(Reason::Claim("use"))?;
+        let token_use = token_use.filter(|found| *found == expected).ok_or(Reason::Use)?;
+        let sub_type = self.sub_type.flatten().ok_or(Reason::Claim("sub_type"))?;
         let zone = required(self.zone, "zone_id")?;
         let expires_at = self.expires_at.ok_or(Reason::Claim("exp"))?;
         // More hops than any limit allows are over the limit, however many more.
@@ -161,6 +159,10 @@ impl Claims {
         };
         Ok((proof.mandate(claims).build(), not_before))
     }
+}
+
+fn subject_type(text: &str) -> Option<&'static str> {
+    ["user", "application"].into_iter().find(|known| *known == text)
 }
 
 fn required(claim: Option<Box<str>>, name: &'static str) -> Result<Box<str>, Reason> {
@@ -198,20 +200,20 @@ impl<'de> Visitor<'de> for ClaimsVisitor<'_> {
         }
         while let Some(name) = map.next_key_seed(Name)? {
             match &*name {
-                "iss" => claim!(0, "iss", issuer, Text),
+                "iss" => claim!(0, "iss", issuer, Text(owned)),
                 "aud" => claim!(1, "aud", is_for_audience, Audience(self.audience)),
                 "exp" => claim!(2, "exp", expires_at, Natural),
-                "zone_id" => claim!(3, "zone_id", zone, TextOrElse),
+                "zone_id" => claim!(3, "zone_id", zone, TextOrElse(owned)),
                 "iat" => claim!(4, "iat", issued_at, Natural),
                 "nbf" => claim!(5, "nbf", not_before, Earliest),
-                "scope" => claim!(6, "scope", scope, Text),
-                "jti" => claim!(7, "jti", jti, Text),
-                "sub" => claim!(8, "sub", sub, Text),
-                "sid" => claim!(9, "sid", sid, Text),
-                "root_sid" => claim!(10, "root_sid", root_sid, Text),
-                "client_id" => claim!(11, "client_id", client_id, Text),
-                "use" => claim!(12, "use", token_use, Text),
-                "sub_type" => claim!(13, "sub_type", sub_type, Text),
+                "scope" => claim!(6, "scope", scope, Text(owned)),
+                "jti" => claim!(7, "jti", jti, Text(owned)),
+                "sub" => claim!(8, "sub", sub, Text(owned)),
+                "sid" => claim!(9, "sid", sid, Text(owned)),
+                "root_sid" => claim!(10, "root_sid", root_sid, Text(owned)),
+                "client_id" => claim!(11, "client_id", client_id, Text(owned)),
+                "use" => claim!(12, "use", token_use, Text(TokenUse::parse)),
+                "sub_type" => claim!(13, "sub_type", sub_type, Text(subject_type)),
                 "hop_count" => claim!(14, "hop_count", hop_count, NaturalOrNull),
                 "delegation_graph_epoch" => {
                     claim!(15, "delegation_graph_epoch", epoch, NaturalOrNull);

@@ -3,12 +3,12 @@
 use std::{fmt, sync::LazyLock};
 
 use base64::{
-    Engine as _,
+    DecodeSliceError, Engine as _,
     engine::{Simd, general_purpose::NO_PAD},
 };
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 
-use super::json::{Name, Names, Strict, TextOrElse};
+use super::json::{Name, Names, Strict, TextOrElse, owned};
 use crate::Reason;
 
 /// The length of an ES256 signature: r and s, 32 bytes each (RFC 7518 §3.4).
@@ -45,7 +45,7 @@ impl Compact {
             return Err(Reason::NotCompact);
         }
         let kid = read_header(&decode(header)?)?;
-        let signature = decode(signature)?.try_into().map_err(|_| Reason::Signature)?;
+        let signature = decode_signature(signature)?;
         let signed_len = header.len() + 1 + payload.len();
         Ok(Self { signed_len, kid, payload: decode(payload)?, signature })
     }
@@ -64,6 +64,15 @@ pub(super) fn decode(segment: &str) -> Result<Vec<u8>, Reason> {
     BASE64.decode(segment).map_err(|_| Reason::Encoding)
 }
 
+fn decode_signature(segment: &str) -> Result<[u8; SIGNATURE_LEN], Reason> {
+    let mut signature = [0; SIGNATURE_LEN];
+    match BASE64.decode_slice(segment, &mut signature) {
+        Ok(SIGNATURE_LEN) => Ok(signature),
+        Ok(_) | Err(DecodeSliceError::OutputSliceTooSmall) => Err(Reason::Signature),
+        Err(DecodeSliceError::DecodeError(_)) => Err(Reason::Encoding),
+    }
+}
+
 fn read_header(text: &[u8]) -> Result<Box<str>, Reason> {
     let text = std::str::from_utf8(text).map_err(|_| Reason::HeaderJson)?;
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -72,15 +81,11 @@ fn read_header(text: &[u8]) -> Result<Box<str>, Reason> {
     if let Some(name) = header.refused {
         return Err(Reason::HeaderParameter(name));
     }
-    if header.alg.as_deref() != Some("ES256") {
+    if header.is_es256 != Some(true) {
         return Err(Reason::Algorithm);
     }
-    if let Some(typ) = header.typ {
-        let typ = typ.ok_or(Reason::TokenType)?.to_ascii_lowercase();
-        let typ = typ.strip_prefix("application/").unwrap_or(&typ);
-        if !matches!(typ, "jwt" | "at+jwt") {
-            return Err(Reason::TokenType);
-        }
+    if header.is_mandate.is_some_and(|is_mandate| is_mandate != Some(true)) {
+        return Err(Reason::TokenType);
     }
     header.kid.filter(|kid| is_kid(kid)).ok_or(Reason::KeyId)
 }
@@ -88,11 +93,21 @@ fn read_header(text: &[u8]) -> Result<Box<str>, Reason> {
 /// What a header says; `None` where it says nothing, or no string.
 #[derive(Default)]
 struct Header {
-    alg: Option<Box<str>>,
+    is_es256: Option<bool>,
     kid: Option<Box<str>>,
-    /// The outer `None` where there is no such member.
-    typ: Option<Option<Box<str>>>,
+    /// By its `typ`; the outer `None` where there is no such member.
+    is_mandate: Option<Option<bool>>,
     refused: Option<&'static str>,
+}
+
+/// `JWT` or `at+jwt` in any case, with or without `application/` (RFC 7515 §4.1.9).
+fn is_mandate_type(typ: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let rest = match typ.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        _ => typ,
+    };
+    ["jwt", "at+jwt"].iter().any(|known| rest.eq_ignore_ascii_case(known))
 }
 
 struct HeaderVisitor;
@@ -109,9 +124,13 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut names = Names::default();
         while let Some(name) = map.next_key_seed(Name)? {
             match &*name {
-                "alg" => header.alg = map.next_value_seed(TextOrElse)?,
-                "kid" => header.kid = map.next_value_seed(TextOrElse)?,
-                "typ" => header.typ = Some(map.next_value_seed(TextOrElse)?),
+                "alg" => {
+                    header.is_es256 = map.next_value_seed(TextOrElse(|alg: &str| alg == "ES256"))?
+                }
+                "kid" => header.kid = map.next_value_seed(TextOrElse(owned))?,
+                "typ" => {
+                    header.is_mandate = Some(map.next_value_seed(TextOrElse(is_mandate_type))?);
+                }
                 other => {
                     header.refused =
                         header.refused.or(REFUSED.into_iter().find(|name| *name == other));

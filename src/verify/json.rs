@@ -243,12 +243,31 @@ macro_rules! seed {
 
 pub(super) use seed;
 
-/// A string; anything else is read strictly, and is `None`.
-pub(super) struct TextOrElse;
+/// A string as it is.
+pub(super) fn owned(text: &str) -> Box<str> {
+    text.into()
+}
 
-seed!(TextOrElse, Option<Box<str>>, "any value", {
+/// A string, as what the function makes of it; anything else is read strictly, and is `None`.
+pub(super) struct TextOrElse<F>(pub(super) F);
+
+impl<'de, T, F: FnOnce(&str) -> T> DeserializeSeed<'de> for TextOrElse<F> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T, F: FnOnce(&str) -> T> Visitor<'de> for TextOrElse<F> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(text.into()))
+        Ok(Some((self.0)(text)))
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
@@ -278,7 +297,7 @@ seed!(TextOrElse, Option<Box<str>>, "any value", {
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         Strict.visit_map(map).map(|()| None)
     }
-});
+}
 
 #[cfg(test)]
 mod tests {

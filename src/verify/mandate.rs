@@ -197,8 +197,10 @@ impl MandateVerifier {
                 (trusted.key(&compact.kid).await?, generation)
             }
         };
-        inbound.note_key(&compact.kid);
-        self.check_signature(&key, &compact, token).await?;
+        if let Err(denial) = self.check_signature(&key, &compact, token).await {
+            inbound.note_key(&compact.kid);
+            return Err(denial);
+        }
         let (proof, not_before) = claims
             .into_proof(compact.kid, self.now(), self.0.token_use)
             .map_err(Denial::invalid_token)?;

@@ -7,14 +7,28 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::json::{Name, Names, Number, Strict, seed};
 use crate::ChainLink;
 
-/// A string.
-pub(super) struct Text;
+/// A string, as what the function makes of it.
+pub(super) struct Text<F>(pub(super) F);
 
-seed!(Text, Option<Box<str>>, "a string", {
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(text.into()))
+impl<'de, T, F: FnOnce(&str) -> T> DeserializeSeed<'de> for Text<F> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
-});
+}
+
+impl<'de, T, F: FnOnce(&str) -> T> Visitor<'de> for Text<F> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some((self.0)(text)))
+    }
+}
 
 /// An optional id: absent, null and empty are the same.
 #[derive(Clone, Copy)]

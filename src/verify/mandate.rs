@@ -140,12 +140,12 @@ impl MandateVerifier {
     }
 
     /// Everything that can be said about a token without its key.
-    fn front(&self, id: TokenId, token: &[u8], now: u64) -> Result<Front, Denial> {
+    fn front(&self, id: TokenId, token: &[u8], now: u64) -> Result<Box<Front>, Denial> {
         let Settings { audience, trusted, max_token_bytes, .. } = &*self.0;
         let compact = Compact::parse(token, *max_token_bytes).map_err(Denial::invalid_token)?;
         let claims = Claims::parse(&compact.payload, audience).map_err(Denial::invalid_token)?;
         let zone = claims.pre_check(now, trusted.iter().map(|trusted| &trusted.pair))?;
-        Ok(Front { verifier: self.0.number, id, compact, claims, zone, key: None })
+        Ok(Box::new(Front { verifier: self.0.number, id, compact, claims, zone, key: None }))
     }
 
     /// Looks the key up that the token names; fails where it is known that there is none.
@@ -163,7 +163,7 @@ impl MandateVerifier {
     async fn prove(&self, token: &[u8], inbound: &Inbound<'_>) -> Result<Proof, Denial> {
         let looked_up = inbound.take().filter(|front| front.verifier == self.0.number);
         let front = match looked_up {
-            Some(front) => *front,
+            Some(front) => front,
             None => {
                 let (id, now) = (self.0.ids.of(token), self.now());
                 if let Some(proven) = self.cached(id, now) {
@@ -184,11 +184,11 @@ impl MandateVerifier {
     /// Key, signature, claims and requirements; what passes is remembered.
     async fn authenticate(
         &self,
-        front: Front,
+        front: Box<Front>,
         token: &[u8],
         inbound: &Inbound<'_>,
     ) -> Result<Arc<Proven>, Denial> {
-        let Front { id, compact, claims, zone, key, .. } = front;
+        let Front { id, compact, claims, zone, key, .. } = *front;
         let Some(trusted) = self.0.trusted.get(zone) else { return Err(Denial::invalid_zone()) };
         let (key, keys_seen) = match key {
             Some(found) => found,

@@ -84,8 +84,8 @@ impl<'a> Inbound<'a> {
         let _ = self.memo.kid.set(kid.into());
     }
 
-    fn keep(&self, front: Front) {
-        *self.memo.front.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(front));
+    fn keep(&self, front: Box<Front>) {
+        *self.memo.front.lock().unwrap_or_else(PoisonError::into_inner) = Some(front);
     }
 
     fn take(&self) -> Option<Box<Front>> {

@@ -107,6 +107,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         .audience(settings.audience)
         .required_scopes(settings.scopes)
         .required_targets(settings.targets)
+        // Nothing feeds this store here: keep a clone, and call `revoke` when authority ends.
         .revocations(MemoryRevocations::default())
         .build()?;
     if let Err(error) = verifier.warm_up().await {

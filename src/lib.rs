@@ -48,6 +48,8 @@
 //! | revoking | [`MemoryRevocations`], [`RevocationStore`] |
 //! | a verifier of your own | [`Verifier`], [`verifier_fn`] |
 //! | what refusals look like | [`Denial`] |
+//! | metrics and audit trails | [`Observer`], [`MandateVerifier::status`] |
+//! | testing | [`Binding`], [`verifier_fn`], [`Proof::builder`], [`StaticKeys`], [`ManualClock`] |
 //! | reading and writing headers | [`envelope`] |
 
 #![warn(

@@ -62,9 +62,7 @@ impl Store {
         }
         let revoked = self.revoked.lock().unwrap();
         let revoked = query.anchors().any(|anchor| revoked.iter().any(|mark| mark == anchor));
-        let mut standing = Standing::default();
-        standing.revoked = revoked;
-        Ok(standing)
+        Ok(Standing { revoked, ..Standing::default() })
     }
 
     fn revoke(&self, anchor: &str) {
@@ -331,7 +329,7 @@ enum Step {
     RaiseEpoch(u64),
     Rotate(usize),
     Advance(u64),
-    StepClock(i64),
+    SetWallClock(i64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -341,7 +339,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (5u64..10).prop_map(Step::RaiseEpoch),
         1 => (0usize..4).prop_map(Step::Rotate),
         2 => (0u64..200).prop_map(Step::Advance),
-        1 => (-100i64..100).prop_map(Step::StepClock),
+        1 => (-100i64..100).prop_map(Step::SetWallClock),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -409,7 +407,7 @@ fn a_cached_layer_answers_as_its_uncached_twin() {
                             clock.advance(Duration::from_secs(seconds + 2));
                             unix += seconds + 2;
                         }
-                        Step::StepClock(seconds) => {
+                        Step::SetWallClock(seconds) => {
                             unix = unix.saturating_add_signed(seconds);
                             clock.set_unix_time(unix);
                         }

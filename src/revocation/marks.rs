@@ -45,6 +45,12 @@ impl Marks {
         self.next_expiry = expiries.chain(&self.lost_until).min().copied().unwrap_or(Duration::MAX);
     }
 
+    /// Keeps the store closed for an entry that cannot be remembered at all.
+    pub(super) fn lose(&mut self, expiry: Duration) {
+        self.lost_until = self.lost_until.max(Some(expiry));
+        self.next_expiry = self.next_expiry.min(expiry);
+    }
+
     /// A mark must not shorten one that is there.
     pub(super) fn mark(&mut self, anchor: &str, expiry: Duration, capacity: usize) -> bool {
         if let Some(present) = self.marks.get_mut(anchor) {
@@ -60,7 +66,7 @@ impl Marks {
         } else if self.waiting.len() < MAX_WAITING {
             self.waiting.insert(anchor.into(), expiry);
         } else {
-            self.lost_until = self.lost_until.max(Some(expiry));
+            self.lose(expiry);
         }
         false
     }

@@ -99,7 +99,7 @@ impl MemoryRevocations {
             if !state.epochs.contains_key(zone) && state.len() >= capacity {
                 state.reap(now, capacity);
                 if state.len() >= capacity {
-                    state.lost_until = state.lost_until.max(Some(expiry));
+                    state.lose(expiry);
                     return Err(RevocationError::Full);
                 }
             }
@@ -345,12 +345,17 @@ mod tests {
 
     #[test]
     fn an_epoch_without_room_closes_the_store_too() {
-        let (store, clock) = store(1);
-        store.revoke("a").unwrap();
-        assert_eq!(store.raise_epoch("z", 1), Err(RevocationError::Full));
-        assert_eq!(ask(&store, "x"), Err(RevocationError::Full));
-        clock.advance(Duration::from_secs(100));
-        assert_eq!(ask(&store, "x"), Ok(false));
+        for capacity in [0, 1] {
+            let (store, clock) = store(capacity);
+            if capacity == 1 {
+                store.revoke("a").unwrap();
+            }
+            assert_eq!(store.raise_epoch("z", 1), Err(RevocationError::Full));
+            clock.advance(Duration::from_secs(99));
+            assert_eq!(ask(&store, "x"), Err(RevocationError::Full));
+            clock.advance(Duration::from_secs(1));
+            assert_eq!(ask(&store, "x"), Ok(false));
+        }
     }
 
     #[test]

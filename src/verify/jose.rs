@@ -125,7 +125,8 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         while let Some(name) = map.next_key_seed(Name)? {
             match &*name {
                 "alg" => {
-                    header.is_es256 = map.next_value_seed(TextOrElse(|alg: &str| alg == "ES256"))?
+                    header.is_es256 =
+                        map.next_value_seed(TextOrElse(|alg: &str| alg == "ES256"))?;
                 }
                 "kid" => header.kid = map.next_value_seed(TextOrElse(owned))?,
                 "typ" => {

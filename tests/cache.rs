@@ -280,6 +280,21 @@ async fn a_flood_of_forgeries_is_turned_away_and_known_mandates_go_on() {
     assert_eq!(ask(&app, &zone.mandate(json!({"jti": "later"}))).await.0, 200);
 }
 
+/// Many requests with one new mandate need one check between them, and one permit.
+#[tokio::test]
+async fn one_mandate_is_checked_once_for_all_who_bring_it() {
+    let zone = Zone::new();
+    let builder = zone.builder().max_concurrent_checks(1).max_check_wait(Duration::ZERO);
+    let app = service(builder.build().unwrap());
+    let token = zone.mandate(json!({}));
+    let mut callers = JoinSet::new();
+    for _ in 0..50 {
+        let (app, token) = (app.clone(), token.clone());
+        callers.spawn(async move { ask(&app, &token).await.0 });
+    }
+    assert!(callers.join_all().await.iter().all(|status| *status == 200));
+}
+
 #[tokio::test]
 async fn a_burst_of_new_callers_waits_its_turn() {
     let zone = Zone::new();

@@ -436,6 +436,26 @@ async fn good_keys_serve_an_hour_past_failing_refreshes_and_no_longer() {
 }
 
 #[tokio::test]
+async fn a_flapping_endpoint_is_no_outage() {
+    let key = SigningKey::generate("k");
+    let good = document(&[&key]);
+    let endpoint = Endpoint::start(good.clone()).await;
+    let service = Service::new(&endpoint);
+    let token = service.mandate(&key);
+    assert_eq!(service.ask(&token).await, 200);
+    let bad = [Answer::Close, Answer::Body("<html>".into()), Answer::Drip, Answer::Silence];
+    for answer in bad {
+        for answer in [answer, good.clone()] {
+            endpoint.set(answer);
+            service.pass(Duration::from_secs(299), &endpoint, &token).await;
+            assert_eq!(service.ask(&token).await, 200);
+        }
+        assert_eq!(service.verifier.status()[0].last_error, None);
+    }
+    assert_eq!(service.verifier.status()[0].failures, 4);
+}
+
+#[tokio::test]
 async fn requests_with_known_keys_do_not_wait_for_a_refresh() {
     let key = SigningKey::generate("k");
     let endpoint = Endpoint::start(document(&[&key])).await;

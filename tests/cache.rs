@@ -17,14 +17,17 @@ use axum::{
     routing::get,
 };
 use caracal_axum::{
-    CaracalContext, CaracalLayer, Inbound, KeyDocument, KeyError, KeyRequest, KeySource,
-    MandateVerifier, ManualClock, MemoryRevocations, Reason, RevocationError, RevocationQuery,
-    RevocationStore, Standing, Verifier,
+    CaracalContext, CaracalLayer, Denial, Inbound, KeyDocument, KeyError, KeyRequest, KeySource,
+    MandateVerifier, ManualClock, MemoryRevocations, Proof, Reason, RevocationError,
+    RevocationQuery, RevocationStore, Standing, Verifier,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{AUDIENCE, ISSUER, NOW, SigningKey, ZONE, Zone, claims, with};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+};
 use tower::ServiceExt as _;
 
 fn service(verifier: MandateVerifier) -> Router {
@@ -249,6 +252,96 @@ async fn a_key_that_leaves_the_set_or_changes_takes_its_proofs_along() {
     zone.clock.advance(Duration::from_millis(1));
     assert_eq!(ask(&app, &unknown).await.0, 401);
     assert_eq!(ask(&app, &token).await.0, 401);
+}
+
+/// A request that is still waiting for the store lends its proof to nobody who comes after the key
+/// has gone.
+#[tokio::test]
+async fn a_proof_in_the_making_does_not_outlive_its_key() {
+    struct Gated(Semaphore, Notify);
+    impl RevocationStore for Gated {
+        async fn check(&self, _: RevocationQuery<'_>) -> Result<Standing, RevocationError> {
+            self.1.notify_one();
+            let _permit = self.0.acquire().await;
+            Ok(Standing::default())
+        }
+    }
+    for proofs in [0, 100] {
+        let zone = Zone::new();
+        let store = Arc::new(Gated(Semaphore::new(0), Notify::new()));
+        let keys = Keys(Arc::new(Mutex::new(vec![zone.key.clone()])));
+        let builder = zone.builder().revocations(Arc::clone(&store)).key_source(keys.clone());
+        let verifier = builder
+            .proof_cache(proofs)
+            .revocation_timeout(Duration::from_secs(60))
+            .key_cool_down(Duration::from_millis(1))
+            .build()
+            .unwrap();
+        let app = service(verifier.clone());
+        let token = zone.mandate(json!({}));
+        let waiting = tokio::spawn({
+            let (app, token) = (app.clone(), token.clone());
+            async move { ask(&app, &token).await.0 }
+        });
+        store.1.notified().await;
+        *keys.0.lock().unwrap() = vec![SigningKey::generate("key-1")];
+        zone.clock.advance(Duration::from_millis(1));
+        let unknown = SigningKey::generate("unknown").sign(&zone.claims());
+        assert_eq!(ask(&app, &unknown).await.0, 401);
+        assert_eq!(ask(&app, &token).await, (401, "invalid_token".into()), "{proofs}");
+        store.0.add_permits(10);
+        assert_eq!(waiting.await.unwrap(), 200, "it was judged before");
+    }
+}
+
+/// A verifier around a verifier, with another clock: the one inside goes by its own.
+#[tokio::test]
+async fn a_verifier_goes_by_its_own_clock_whatever_is_around_it() {
+    struct Around(MandateVerifier);
+    impl Verifier for Around {
+        async fn verify(&self, inbound: &Inbound<'_>) -> Result<Proof, Denial> {
+            self.0.verify(inbound).await
+        }
+
+        fn verify_now(&self, inbound: &Inbound<'_>) -> Option<Result<Proof, Denial>> {
+            self.0.verify_now(inbound)
+        }
+    }
+    let zone = Zone::new();
+    let app = Router::new()
+        .route("/", get(|_: CaracalContext| async {}))
+        .layer(CaracalLayer::enforce(Around(zone.verifier())));
+    let far = 10_000_000_000_u64;
+    let token = zone.mandate(json!({"exp": NOW + far}));
+    assert_eq!(ask(&app, &token).await.0, 200);
+    zone.clock.advance(Duration::from_secs(far));
+    assert_eq!(ask(&app, &token).await.0, 401);
+}
+
+/// What one verifier has read of a request is nothing to another.
+#[tokio::test]
+async fn verifiers_share_a_request_but_not_what_they_know_of_it() {
+    struct Both(MandateVerifier, MandateVerifier);
+    impl Verifier for Both {
+        async fn verify(&self, inbound: &Inbound<'_>) -> Result<Proof, Denial> {
+            self.1.verify(inbound).await
+        }
+
+        fn verify_now(&self, inbound: &Inbound<'_>) -> Option<Result<Proof, Denial>> {
+            assert!(self.0.verify_now(inbound).is_none(), "it must first ask for the keys");
+            None
+        }
+
+        fn unix_time(&self) -> u64 {
+            self.0.unix_time()
+        }
+    }
+    let zone = Zone::new();
+    let other = zone.builder().audience("resource://other").build().unwrap();
+    let app = Router::new()
+        .route("/", get(|_: CaracalContext| async {}))
+        .layer(CaracalLayer::enforce(Both(zone.verifier(), other)));
+    assert_eq!(ask(&app, &zone.mandate(json!({}))).await, (401, "invalid_token".into()));
 }
 
 /// One permit, and nobody waits for it: of the tokens that need a check all but one are turned

@@ -600,6 +600,54 @@ fn a_fetch_that_never_ends_is_given_up() {
     drop(still);
 }
 
+/// A fetch that was given up and ends after all does not bring old keys back.
+#[test]
+fn a_late_fetch_replaces_nothing() {
+    struct Source {
+        asked: AtomicUsize,
+        started: std::sync::mpsc::SyncSender<()>,
+        held: Mutex<std::sync::mpsc::Receiver<()>>,
+    }
+    impl KeySource for Source {
+        async fn fetch(&self, _: &KeyRequest) -> Result<KeyDocument, KeyError> {
+            let first = self.asked.fetch_add(1, Ordering::SeqCst) == 0;
+            if first {
+                self.started.send(()).unwrap();
+                // Nothing can end a task that does not yield.
+                let _ = self.held.lock().unwrap().recv();
+            }
+            let kid = if first { "old" } else { "new" };
+            let body = json!({"keys": [SigningKey::generate(kid).jwk()]}).to_string().into();
+            Ok(KeyDocument { status: StatusCode::OK, body })
+        }
+    }
+    let (started, has_started) = std::sync::mpsc::sync_channel(1);
+    let (release, held) = std::sync::mpsc::channel();
+    let verifier = MandateVerifier::builder()
+        .issuer(support::ISSUER)
+        .audience(AUDIENCE)
+        .zone(ZONE)
+        .revocations(MemoryRevocations::default())
+        .key_cool_down(Duration::from_nanos(1))
+        .key_timeout(TIMEOUT)
+        .key_source(Source { asked: AtomicUsize::new(0), started, held: Mutex::new(held) })
+        .build()
+        .unwrap();
+    let busy =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let first = verifier.clone();
+    busy.spawn(async move { first.warm_up().await });
+    has_started.recv_timeout(PATIENCE).unwrap();
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(other.block_on(verifier.warm_up()), Err(KeyError::Aborted));
+    assert_eq!(other.block_on(verifier.warm_up()), Ok(()));
+    assert_eq!(verifier.status()[0].key_ids, ["new"]);
+    release.send(()).unwrap();
+    // Waits for the poll under way, which lands the first fetch.
+    busy.shutdown_timeout(PATIENCE);
+    assert_eq!(verifier.status()[0].key_ids, ["new"]);
+}
+
 /// Without any request, the keys are fresh all the same.
 #[tokio::test(start_paused = true)]
 async fn keys_are_refreshed_while_nobody_asks() {

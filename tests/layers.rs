@@ -337,6 +337,21 @@ async fn nested_layers_never_replace_a_proven_identity_by_less() {
     }
 }
 
+/// What the inner layer is told nothing about, it does as the one around it.
+#[tokio::test]
+async fn reporting_is_inherited_piece_by_piece() {
+    let zone = Zone::new();
+    let inner = CaracalLayer::enforce(zone.verifier()).resource_metadata("https://a.example/x");
+    let app = Router::new().route("/", get(maybe)).layer(inner).layer(
+        CaracalLayer::propagate("z", "mesh")
+            .render_denials(|denial, _| (denial.status(), "outer").into_response()),
+    );
+    let response = client().get(serve(app).await).bearer_auth("x").send().await.unwrap();
+    let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().to_owned();
+    assert!(challenge.contains("/.well-known/oauth-protected-resource/x"), "{challenge}");
+    assert_eq!(response.text().await.unwrap(), "outer");
+}
+
 #[tokio::test]
 async fn an_inner_layer_reports_as_the_one_around_it() {
     let zone = Zone::new();

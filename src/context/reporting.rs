@@ -38,6 +38,22 @@ impl Reporting {
         self.rendering.is_default() && self.observer.is_none()
     }
 
+    /// This reporting, and where it says nothing, that of the layer around it.
+    pub(crate) fn within(&self, around: &Self) -> Self {
+        let (own, outer) = (&self.rendering, &around.rendering);
+        Self {
+            rendering: Rendering {
+                resource_metadata: own
+                    .resource_metadata
+                    .as_ref()
+                    .or(outer.resource_metadata.as_ref())
+                    .cloned(),
+                renderer: own.renderer.as_ref().or(outer.renderer.as_ref()).cloned(),
+            },
+            observer: self.observer.as_ref().or(around.observer.as_ref()).cloned(),
+        }
+    }
+
     /// Begins a decision. The clock is looked at only for an observer.
     pub(crate) fn begin(&self, place: Place) -> Seen {
         Seen { place, started: self.observer.is_some().then(Instant::now), cache: None }

@@ -92,7 +92,7 @@ fn json(denial: &Denial, resource_metadata: Option<&str>) -> Response {
 fn add_headers(denial: &Denial, resource_metadata: Option<&str>, headers: &mut HeaderMap) {
     let no_store = Some(HeaderValue::from_static("no-store"));
     let retry_after = denial.retry_after.map(|wait| {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
         HeaderValue::from(seconds.max(1))
     });
     for (name, value) in [

@@ -1,6 +1,7 @@
 //! The service and the future of the layer.
 
 use std::{
+    borrow::Cow,
     fmt,
     future::Future,
     mem,
@@ -159,14 +160,13 @@ where
     S: Service<Request<B>>,
 {
     let span = span();
-    let now = verifier.unix_time();
-    let inbound = Inbound::judged_at(&parts, now);
+    let inbound = Inbound::new(&parts);
     let judged = span.in_scope(|| verifier.verify_now(&inbound));
     let memo = inbound.into_memo();
     let state = match judged {
         Some(judged) => {
             seen.cache = memo.cache();
-            let judged = judged.and_then(|proof| accept(proof, now));
+            let judged = judged.and_then(|proof| accept(proof, verifier.unix_time()));
             span.in_scope(|| boundary.settle(inner, parts, body, judged, seen, (&span, &memo)))
         }
         None => {
@@ -243,7 +243,8 @@ impl<V> Boundary<V> {
             return State::Refused { response: Some(reporting.render(&denial, &parts)) };
         }
         if !self.reporting.is_default() {
-            parts.extensions.insert(self.reporting.clone());
+            let reporting = reporting.into_owned();
+            parts.extensions.insert(reporting);
         }
         let context = binding.context().cloned();
         let proven = context.as_ref().is_some_and(CaracalContext::is_proven);
@@ -267,13 +268,14 @@ impl<V> Boundary<V> {
         State::Refused { response: Some(response) }
     }
 
-    /// What this layer was told about reporting, or else the layer around it.
-    fn reporting<'a>(&'a self, parts: &'a Parts) -> &'a Reporting {
-        let around = || parts.extensions.get();
-        Some(&self.reporting)
-            .filter(|own| !own.is_default())
-            .or_else(around)
-            .unwrap_or(&self.reporting)
+    /// What this layer was told about reporting, and for the rest the layer around it.
+    fn reporting<'a>(&'a self, parts: &'a Parts) -> Cow<'a, Reporting> {
+        let own = &self.reporting;
+        match parts.extensions.get::<Reporting>() {
+            None => Cow::Borrowed(own),
+            Some(around) if own.is_default() => Cow::Borrowed(around),
+            Some(around) => Cow::Owned(own.within(around)),
+        }
     }
 }
 

@@ -31,7 +31,8 @@ use crate::{
 const DEFAULT_MAX_HOPS: u32 = 10;
 const DEFAULT_MAX_TOKEN_BYTES: usize = 16 * 1024;
 const DEFAULT_PROOFS: u64 = 10_000;
-const CHECKS_PER_CORE: usize = 4;
+/// Each check lets other tasks run before it begins, so this many go on per round of the scheduler.
+const CHECKS_PER_CORE: usize = 64;
 
 enum Revocations {
     Unset,
@@ -257,7 +258,8 @@ impl MandateVerifierBuilder {
         self
     }
 
-    /// How many signature checks may be in progress at once; four per core unless set. Mandates
+    /// How many signature checks may be in progress at once; 64 per core unless set. Each lets other
+    /// requests run before it takes the processor, so this bounds how much longer they wait. Mandates
     /// whose proof is cached need none.
     pub fn max_concurrent_checks(mut self, checks: usize) -> Self {
         self.max_checks = checks;
@@ -376,6 +378,7 @@ impl MandateVerifierBuilder {
                 proofs => Box::new(BoundedCache::new(proofs)),
             },
             flights: Flights::default(),
+            patience: self.policy.timeout.saturating_add(self.max_check_wait).saturating_mul(2),
             checks: Semaphore::new(self.max_checks.min(Semaphore::MAX_PERMITS)),
             max_check_wait: self.max_check_wait,
         }))

@@ -115,11 +115,14 @@ impl<T> Default for Flights<T> {
 }
 
 impl<T> Flights<T> {
-    /// Joins the flight of `id`, or starts it. Whoever polls the returned cell first does the work;
-    /// when that caller is cancelled, the next one does.
+    /// Joins the flight of `id`, or starts it.
     pub(super) fn join(&self, id: TokenId) -> Flight<'_, T> {
-        let cell = Arc::clone(self.lock().entry(id).or_default());
-        Flight { flights: self, id, cell: Some(cell) }
+        let mut leads = false;
+        let cell = Arc::clone(self.lock().entry(id).or_insert_with(|| {
+            leads = true;
+            Arc::default()
+        }));
+        Flight { flights: self, id, cell, leads }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TokenId, Arc<OnceCell<T>>>> {
@@ -132,28 +135,42 @@ impl<T> Flights<T> {
     }
 }
 
-/// A seat on a flight; the last one to leave clears it away.
+/// A seat on a flight. A flight that has landed, or that nobody is on, is cleared away.
 pub(super) struct Flight<'f, T> {
     flights: &'f Flights<T>,
     id: TokenId,
-    cell: Option<Arc<OnceCell<T>>>,
+    cell: Arc<OnceCell<T>>,
+    /// Whether it was started here.
+    leads: bool,
 }
 
 impl<T: Clone> Flight<'_, T> {
-    pub(super) async fn result(&self, work: impl Future<Output = T>) -> T {
-        match &self.cell {
-            Some(cell) => cell.get_or_init(|| work).await.clone(),
-            None => work.await,
+    /// The result of the work, done by whoever polls first; when that caller is cancelled, the next
+    /// one does it. `None` for a passenger who has waited for `patience`: who does the work may have
+    /// stopped polling.
+    pub(super) async fn result(
+        self,
+        work: impl Future<Output = T>,
+        patience: Duration,
+    ) -> Option<T> {
+        let result = self.cell.get_or_init(|| work);
+        if self.leads {
+            return Some(result.await.clone());
         }
+        tokio::time::timeout(patience, result).await.ok().cloned()
     }
 }
 
 impl<T> Drop for Flight<'_, T> {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
-        // Under the lock, so that of two who leave at once one sees itself as the last.
-        drop(self.cell.take());
-        if flights.get(&self.id).is_some_and(|cell| Arc::strong_count(cell) == 1) {
+        let landed = self.cell.initialized();
+        // Given back under the lock, so that of two who leave at once one sees itself as the last.
+        let cell = std::mem::take(&mut self.cell);
+        let ours = flights.get(&self.id).is_some_and(|cell_there| Arc::ptr_eq(cell_there, &cell));
+        drop(cell);
+        let empty = || flights.get(&self.id).is_some_and(|cell| Arc::strong_count(cell) == 1);
+        if ours && (landed || empty()) {
             flights.remove(&self.id);
         }
     }
@@ -218,6 +235,13 @@ mod tests {
         assert!(cache.0.entry_count() <= 8, "{}", cache.0.entry_count());
     }
 
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    fn poll_once(future: impl Future) {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::pin::pin!(future).poll(&mut context).is_pending());
+    }
+
     #[tokio::test]
     async fn a_flight_is_shared_survives_cancellation_and_is_cleared_away() {
         let ids = TokenIds::random().unwrap();
@@ -230,16 +254,38 @@ mod tests {
         let id = ids.of(b"token");
         let cancelled = flights.join(id);
         let (other, third) = (flights.join(id), flights.join(id));
-        {
-            let mut first = Box::pin(cancelled.result(work()));
-            let waker = std::task::Waker::noop();
-            assert!(first.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
-        }
-        drop(cancelled);
-        let (one, two) = tokio::join!(other.result(work()), third.result(work()));
-        assert_eq!((one, two, done.load(Ordering::Relaxed)), (0, 0, 1));
+        poll_once(cancelled.result(work(), PATIENCE));
         assert_eq!(flights.len(), 1);
-        drop((other, third));
+        let (one, two) =
+            tokio::join!(other.result(work(), PATIENCE), third.result(work(), PATIENCE));
+        assert_eq!((one, two, done.load(Ordering::Relaxed)), (Some(0), Some(0), 1));
         assert_eq!(flights.len(), 0);
+
+        poll_once(flights.join(id).result(work(), PATIENCE));
+        assert_eq!(flights.len(), 0, "nobody is on it");
+    }
+
+    /// A result is for those who came before it, not for those who come after.
+    #[tokio::test]
+    async fn nobody_joins_a_flight_that_has_landed() {
+        let ids = TokenIds::random().unwrap();
+        let flights = Flights::<u8>::default();
+        let id = ids.of(b"token");
+        let (first, second) = (flights.join(id), flights.join(id));
+        assert_eq!(first.result(async { 1 }, PATIENCE).await, Some(1));
+        assert_eq!(flights.join(id).result(async { 2 }, PATIENCE).await, Some(2));
+        assert_eq!(second.result(async { 3 }, PATIENCE).await, Some(1));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_passenger_does_not_wait_for_ever() {
+        let ids = TokenIds::random().unwrap();
+        let flights = Flights::<u8>::default();
+        let id = ids.of(b"token");
+        let (first, second) = (flights.join(id), flights.join(id));
+        let mut stalled = Box::pin(first.result(std::future::pending(), PATIENCE));
+        poll_once(stalled.as_mut());
+        assert_eq!(second.result(async { 1 }, PATIENCE).await, None);
     }
 }

@@ -69,6 +69,8 @@ pub(super) struct Settings {
     pub(super) ids: TokenIds,
     pub(super) cache: Box<dyn ProofCache>,
     pub(super) flights: Flights<Result<Arc<Proven>, Denial>>,
+    /// How long to wait for a check that another request does.
+    pub(super) patience: Duration,
     pub(super) checks: Semaphore,
     pub(super) max_check_wait: Duration,
 }
@@ -175,10 +177,33 @@ impl MandateVerifier {
                 self.front(id, token, now)?
             }
         };
-        let flight = self.0.flights.join(front.id);
-        let proven = flight.result(self.authenticate(front, token, inbound)).await?;
+        let id = front.id;
+        let work = self.authenticate(front, token, inbound);
+        let proven = match self.0.flights.join(id).result(work, self.0.patience).await {
+            Some(proven) => proven?,
+            // Who should have done it does not go on.
+            None => {
+                let front = self.front(id, token, self.now())?;
+                self.authenticate(front, token, inbound).await?
+            }
+        };
+        self.check_key(&proven).await?;
         self.check_alive(&proven).await?;
         Ok(proven.proof.clone())
+    }
+
+    /// Whether the key that signed is still published: the check may have taken a while, or been
+    /// another request's.
+    async fn check_key(&self, proven: &Proven) -> Result<(), Denial> {
+        let (Some(trusted), Some(kid)) = (self.0.trusted.get(proven.zone), proven.proof.key_id())
+        else {
+            return Err(Denial::invalid_zone());
+        };
+        if trusted.keys.holds(kid, &proven.key, &proven.keys_seen) {
+            return Ok(());
+        }
+        let key = trusted.key(kid).await?;
+        if *key == *proven.key { Ok(()) } else { Err(Denial::invalid_token(Reason::UnknownKey)) }
     }
 
     /// Key, signature, claims and requirements; what passes is remembered.
@@ -332,7 +357,7 @@ impl Verifier for MandateVerifier {
             Ok(token) => token,
             Err(denial) => return Some(Err(denial)),
         };
-        let (id, now) = (self.0.ids.of(token), inbound.memo.now.unwrap_or_else(|| self.now()));
+        let (id, now) = (self.0.ids.of(token), self.now());
         if let Some(proven) = self.cached(id, now) {
             inbound.note(CacheResult::Hit);
             let alive = self.alive_now(&proven, now)?;

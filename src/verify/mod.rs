@@ -45,8 +45,6 @@ pub struct Inbound<'a> {
 /// What is remembered of a request between [`Verifier::verify_now`] and [`Verifier::verify`].
 #[derive(Default)]
 pub(crate) struct Memo {
-    /// When judging began, by the verifier's clock.
-    now: Option<u64>,
     cache: OnceLock<CacheResult>,
     /// The `kid` of the token, where a trusted key has it: anything else is the caller's text.
     kid: OnceLock<Box<str>>,
@@ -59,11 +57,6 @@ impl<'a> Inbound<'a> {
     #[must_use]
     pub fn new(parts: &'a Parts) -> Self {
         Self { parts, memo: Memo::default() }
-    }
-
-    /// The request as it is judged at `now`.
-    pub(crate) fn judged_at(parts: &'a Parts, now: u64) -> Self {
-        Self { parts, memo: Memo { now: Some(now), ..Memo::default() } }
     }
 
     /// Goes on with what is remembered.

@@ -58,6 +58,7 @@ struct State {
     /// When the last fetch began. Set before it begins: what ends it cannot undo it.
     attempted_at: Option<Duration>,
     flight: Option<Flight>,
+    flights: u64,
     error: Option<KeyError>,
     failures: u64,
     tasks: Tasks,
@@ -74,6 +75,8 @@ struct Loaded {
 pub(in crate::verify) struct Flight {
     /// True when it is over.
     over: watch::Receiver<bool>,
+    /// Which of the zone's fetches it is.
+    number: u64,
     /// By the clock of the system: whether its task still runs is no matter of an injected one.
     began: Instant,
 }
@@ -220,9 +223,10 @@ impl ZoneKeys {
         let left = self.patience().saturating_sub(flight.began.elapsed());
         // An error means that the fetch was aborted or given up: over as well.
         let _ = tokio::time::timeout(left, flight.over.wait_for(|over| *over)).await;
+        let now = self.clock.monotonic();
         let mut state = self.state();
         state.drop_dead_flight(self.patience());
-        match state.usable(self.clock.monotonic(), self.policy) {
+        match state.usable(now, self.policy) {
             Some(loaded) => loaded.keys.get(kid).cloned().map_or(Lookup::Unknown, Lookup::Found),
             None => Lookup::Unavailable(state.error.clone().unwrap_or(KeyError::Aborted)),
         }
@@ -272,7 +276,9 @@ impl ZoneKeys {
             return Lookup::Unavailable(KeyError::Aborted);
         };
         let (end, over) = watch::channel(false);
-        let flight = Flight { over, began: Instant::now() };
+        state.flights += 1;
+        let number = state.flights;
+        let flight = Flight { over, number, began: Instant::now() };
         state.attempted_at = Some(now);
         state.flight = Some(flight.clone());
         let (zone, source) = (Arc::downgrade(self), Arc::clone(&self.source));
@@ -283,7 +289,7 @@ impl ZoneKeys {
                 .unwrap_or(Err(KeyError::Timeout))
                 .and_then(|document| usable_keys(&document));
             if let Some(zone) = zone.upgrade() {
-                zone.land(keys);
+                zone.land(number, keys);
             }
             let _ = end.send(true);
         });
@@ -302,38 +308,50 @@ impl ZoneKeys {
         self.quiet_until.store(milliseconds(until), Ordering::Release);
     }
 
-    /// Takes the result of a fetch in. Good keys are never replaced by nothing.
-    fn land(self: &Arc<Self>, fetched: Result<KeySet, KeyError>) {
+    /// Takes the result of a fetch in. Good keys are never replaced by nothing, and a fetch that was
+    /// given up replaces nothing at all.
+    fn land(self: &Arc<Self>, number: u64, fetched: Result<KeySet, KeyError>) {
         let now = self.clock.monotonic();
-        let zone = self.request.zone();
-        if let Some(observer) = &self.observer {
-            let result = fetched.as_ref().map(KeySet::len).map_err(|error| error as &_);
-            let issuer = self.request.issuer();
-            let fetch = KeyFetch { issuer, zone_id: zone, result };
-            notify(&**observer, |observer| observer.keys_fetched(&fetch));
-        }
+        let result = fetched.as_ref().map(KeySet::len).map_err(Clone::clone);
         let mut state = self.state();
-        state.flight = None;
+        if state.flight.take_if(|flight| flight.number == number).is_none() {
+            return;
+        }
         let next = match fetched {
             Ok(keys) => {
-                tracing::debug!(target: "caracal::keys", zone, keys = keys.len(), "keys fetched");
                 // Jitter, so that a fleet started together does not fetch together.
                 let wait = self.policy.ttl.mul_f64(0.75 + 0.15 * fastrand::f64());
                 if state.loaded.as_ref().is_none_or(|loaded| loaded.keys != keys) {
                     self.generation.fetch_add(1, Ordering::Release);
                 }
-                state.loaded = Some(Loaded { keys, at: now, refresh_at: now.saturating_add(wait) });
+                let refresh_at = now.saturating_add(wait);
+                state.loaded = Some(Loaded { keys, at: now, refresh_at });
                 state.error = None;
                 self.set_quiet(&state);
                 wait
             }
             Err(error) => {
-                tracing::warn!(target: "caracal::keys", zone, %error, "keys not fetched");
                 state.fail(error);
                 self.policy.cool_down
             }
         };
         self.schedule(&mut state, next.max(COLD_RETRY));
+        // Whoever is told may ask for the status.
+        drop(state);
+        self.tell(&result);
+    }
+
+    fn tell(&self, result: &Result<usize, KeyError>) {
+        let zone = self.request.zone();
+        match result {
+            Ok(keys) => tracing::debug!(target: "caracal::keys", zone, keys, "keys fetched"),
+            Err(error) => tracing::warn!(target: "caracal::keys", zone, %error, "keys not fetched"),
+        }
+        if let Some(observer) = &self.observer {
+            let result = result.as_ref().map(|keys| *keys).map_err(|error| error as &_);
+            let fetch = KeyFetch { issuer: self.request.issuer(), zone_id: zone, result };
+            notify(&**observer, |observer| observer.keys_fetched(&fetch));
+        }
     }
 
     /// Refreshes after `wait` even when no request comes.
@@ -342,9 +360,9 @@ impl ZoneKeys {
         let task = tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             if let Some(zone) = Weak::upgrade(&zone) {
+                let now = zone.clock.monotonic();
                 let mut state = zone.state();
                 if state.flight.is_none() {
-                    let now = zone.clock.monotonic();
                     zone.join_or_start(&mut state, now);
                 }
             }

@@ -294,6 +294,37 @@ async fn a_proof_in_the_making_does_not_outlive_its_key() {
     }
 }
 
+/// A key that goes while a check with it is waiting its turn is gone when its turn comes.
+#[tokio::test]
+async fn a_check_that_waited_is_judged_by_the_keys_there_are_then() {
+    let zone = Zone::new();
+    let keys = Keys(Arc::new(Mutex::new(vec![zone.key.clone()])));
+    let verifier = zone
+        .builder()
+        .key_source(keys.clone())
+        .key_cool_down(Duration::from_millis(1))
+        .max_concurrent_checks(1)
+        .max_check_wait(Duration::from_secs(60))
+        .build()
+        .unwrap();
+    verifier.warm_up().await.unwrap();
+    let app = service(verifier);
+    let first = zone.mandate(json!({"jti": "first"}));
+    let mut stalled = Box::pin(ask(&app, &first));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(stalled.as_mut().poll(&mut context).is_pending(), "it has the permit");
+    let second = zone.mandate(json!({"jti": "second"}));
+    let mut waiting = Box::pin(ask(&app, &second));
+    assert!(waiting.as_mut().poll(&mut context).is_pending(), "it waits for the permit");
+
+    *keys.0.lock().unwrap() = vec![SigningKey::generate("key-1")];
+    zone.clock.advance(Duration::from_millis(1));
+    let unknown = SigningKey::generate("unknown").sign(&zone.claims());
+    assert_eq!(ask(&app, &unknown).await.0, 401);
+    drop(stalled);
+    assert_eq!(waiting.await, (401, "invalid_token".into()));
+}
+
 /// A verifier around a verifier, with another clock: the one inside goes by its own.
 #[tokio::test]
 async fn a_verifier_goes_by_its_own_clock_whatever_is_around_it() {

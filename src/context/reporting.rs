@@ -23,6 +23,8 @@ pub(crate) struct Reporting {
 #[derive(Clone, Copy)]
 pub(crate) struct Seen {
     place: Place,
+    /// Whether nobody was told anything about reporting: most requests.
+    pub(crate) plain: bool,
     started: Option<Instant>,
     pub(crate) cache: Option<CacheResult>,
 }
@@ -56,7 +58,8 @@ impl Reporting {
 
     /// Begins a decision. The clock is looked at only for an observer.
     pub(crate) fn begin(&self, place: Place) -> Seen {
-        Seen { place, started: self.observer.is_some().then(Instant::now), cache: None }
+        let started = self.observer.is_some().then(Instant::now);
+        Seen { place, plain: self.is_default(), started, cache: None }
     }
 
     /// Tells of a request that is let in. An observer that panics is an audit trail with a gap:

@@ -233,16 +233,16 @@ impl<V> Boundary<V> {
     where
         S: Service<Request<B>>,
     {
-        let outcome = match &binding {
-            Binding::Bound(_) => Outcome::Allowed,
-            Binding::Unbound => Outcome::Unbound,
-            Binding::Exempt => Outcome::Exempt,
-        };
-        let reporting = self.reporting(&parts);
-        if let Err(denial) = reporting.admit(outcome, binding.context(), &parts, seen) {
-            return State::Refused { response: Some(reporting.render(&denial, &parts)) };
-        }
-        if !self.reporting.is_default() {
+        if !seen.plain {
+            let outcome = match &binding {
+                Binding::Bound(_) => Outcome::Allowed,
+                Binding::Unbound => Outcome::Unbound,
+                Binding::Exempt => Outcome::Exempt,
+            };
+            let reporting = self.reporting(&parts);
+            if let Err(denial) = reporting.admit(outcome, binding.context(), &parts, seen) {
+                return State::Refused { response: Some(reporting.render(&denial, &parts)) };
+            }
             let reporting = reporting.into_owned();
             parts.extensions.insert(reporting);
         }

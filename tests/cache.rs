@@ -290,7 +290,7 @@ async fn a_proof_in_the_making_does_not_outlive_its_key() {
         assert_eq!(ask(&app, &unknown).await.0, 401);
         assert_eq!(ask(&app, &token).await, (401, "invalid_token".into()), "{proofs}");
         store.0.add_permits(10);
-        assert_eq!(waiting.await.unwrap(), 200, "it was judged before");
+        assert_eq!(waiting.await.unwrap(), 401, "nor does it get in itself");
     }
 }
 
@@ -322,6 +322,44 @@ async fn a_check_that_waited_is_judged_by_the_keys_there_are_then() {
     let unknown = SigningKey::generate("unknown").sign(&zone.claims());
     assert_eq!(ask(&app, &unknown).await.0, 401);
     drop(stalled);
+    assert_eq!(waiting.await, (401, "invalid_token".into()));
+}
+
+/// A key that goes while the store is asked is gone when it has answered.
+#[tokio::test]
+async fn a_key_that_goes_while_the_store_is_asked_takes_the_mandate_along() {
+    #[derive(Clone, Default)]
+    struct Slow(Arc<Notify>);
+    impl RevocationStore for Slow {
+        async fn check(&self, _: RevocationQuery<'_>) -> Result<Standing, RevocationError> {
+            self.0.notified().await;
+            Ok(Standing::default())
+        }
+    }
+    let zone = Zone::new();
+    let keys = Keys(Arc::new(Mutex::new(vec![zone.key.clone()])));
+    let store = Slow::default();
+    let verifier = zone
+        .builder()
+        .key_source(keys.clone())
+        .key_cool_down(Duration::from_millis(1))
+        .revocations(store.clone())
+        .revocation_timeout(Duration::from_secs(60))
+        .build()
+        .unwrap();
+    let app = service(verifier);
+    let token = zone.mandate(json!({}));
+    store.0.notify_one();
+    assert_eq!(ask(&app, &token).await.0, 200);
+
+    let mut waiting = Box::pin(ask(&app, &token));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending(), "it waits for the store");
+    *keys.0.lock().unwrap() = vec![SigningKey::generate("key-1")];
+    zone.clock.advance(Duration::from_millis(1));
+    let unknown = SigningKey::generate("unknown").sign(&zone.claims());
+    assert_eq!(ask(&app, &unknown).await.0, 401);
+    store.0.notify_one();
     assert_eq!(waiting.await, (401, "invalid_token".into()));
 }
 

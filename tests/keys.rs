@@ -648,9 +648,9 @@ fn a_late_fetch_replaces_nothing() {
     assert_eq!(verifier.status()[0].key_ids, ["new"]);
 }
 
-/// Without any request, the keys are fresh all the same.
-#[tokio::test(start_paused = true)]
-async fn keys_are_refreshed_while_nobody_asks() {
+/// A verifier that goes by tokio's clock, and how often its keys were fetched; the fetches named in
+/// `panics` panic.
+fn on_paused_time(panics: &'static [usize]) -> (MandateVerifier, Arc<AtomicUsize>) {
     struct Paused(tokio::time::Instant);
     impl Clock for Paused {
         fn unix_time(&self) -> Duration {
@@ -661,34 +661,64 @@ async fn keys_are_refreshed_while_nobody_asks() {
             self.0.elapsed()
         }
     }
-    #[derive(Clone, Default)]
-    struct Counting(Arc<AtomicUsize>);
+    struct Counting(Arc<AtomicUsize>, &'static [usize]);
     impl KeySource for Counting {
         async fn fetch(&self, _: &KeyRequest) -> Result<KeyDocument, KeyError> {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            assert!(!self.1.contains(&self.0.fetch_add(1, Ordering::SeqCst)), "source");
             let body = json!({"keys": [SigningKey::generate("k").jwk()]}).to_string().into();
             Ok(KeyDocument { status: StatusCode::OK, body })
         }
     }
-    let source = Counting::default();
+    let fetched = Arc::new(AtomicUsize::new(0));
     let verifier = MandateVerifier::builder()
         .issuer(support::ISSUER)
         .audience(AUDIENCE)
         .zone(ZONE)
         .revocations(MemoryRevocations::default())
-        .key_source(source.clone())
+        .key_source(Counting(Arc::clone(&fetched), panics))
         .clock(Paused(tokio::time::Instant::now()))
         .build()
         .unwrap();
+    (verifier, fetched)
+}
+
+/// The paused clock runs ahead to whatever is due next.
+async fn pass(time: Duration) {
+    tokio::time::timeout(time, pending::<()>()).await.unwrap_err();
+}
+
+/// Without any request, the keys are fresh all the same.
+#[tokio::test(start_paused = true)]
+async fn keys_are_refreshed_while_nobody_asks() {
+    let (verifier, count) = on_paused_time(&[]);
     verifier.warm_up().await.unwrap();
-    // The paused clock runs ahead to whatever is due next.
-    tokio::time::timeout(Duration::from_secs(1500), pending::<()>()).await.unwrap_err();
-    let fetched = source.0.load(Ordering::SeqCst);
+    pass(Duration::from_secs(1500)).await;
+    let fetched = count.load(Ordering::SeqCst);
     assert!((6..=8).contains(&fetched), "{fetched} fetches in 25 minutes");
     assert!(verifier.status()[0].age.unwrap() < Duration::from_secs(300));
     drop(verifier);
-    tokio::time::timeout(Duration::from_secs(1500), pending::<()>()).await.unwrap_err();
-    assert_eq!(source.0.load(Ordering::SeqCst), fetched, "and no more when it is dropped");
+    pass(Duration::from_secs(1500)).await;
+    assert_eq!(count.load(Ordering::SeqCst), fetched, "and no more when it is dropped");
+}
+
+/// A source that panics, at first or later, does not end the refreshes.
+#[tokio::test(start_paused = true)]
+async fn keys_are_refreshed_after_a_source_that_panicked() {
+    let (verifier, _) = on_paused_time(&[0, 2]);
+    assert_eq!(verifier.warm_up().await, Err(KeyError::Aborted));
+    pass(Duration::from_secs(31)).await;
+    assert!(verifier.status()[0].is_ready(), "without a request");
+    let mut waited = 0;
+    while verifier.status()[0].last_error.is_none() {
+        pass(Duration::from_secs(1)).await;
+        waited += 1;
+        assert!(waited <= 270, "the refresh is due by then, and panics");
+    }
+    assert_eq!(verifier.status()[0].last_error, Some(KeyError::Aborted));
+    pass(Duration::from_secs(1500)).await;
+    let status = verifier.status().remove(0);
+    assert!(status.age.unwrap() < Duration::from_secs(300));
+    assert_eq!(status.last_error, None);
 }
 
 /// Keys come and go while requests run: each is answered as its key deserves at that moment.

@@ -74,7 +74,15 @@ where
         let inner = mem::replace(&mut self.inner, clone);
         let (mut parts, body) = request.into_parts();
         let boundary = &self.boundary;
+        let credential = match &boundary.mode {
+            Mode::Enforce(verifier) => verifier.header(),
+            Mode::Propagate { .. } => header::AUTHORIZATION,
+        };
+        // Exempt requests may carry them too.
         mark_sensitive(&mut parts.headers, &header::AUTHORIZATION);
+        if credential != header::AUTHORIZATION {
+            mark_sensitive(&mut parts.headers, &credential);
+        }
         let seen = boundary.reporting(&parts).begin(Place::Boundary);
         let let_in = |binding, inner, parts, body| {
             CaracalFuture::unspanned(boundary.enter(inner, parts, body, binding, seen))
@@ -82,21 +90,12 @@ where
         if boundary.is_exempt(&parts) {
             return let_in(Binding::Exempt, inner, parts, body);
         }
+        if boundary.may_be_unbound(&parts.headers, &credential) {
+            return let_in(Binding::Unbound, inner, parts, body);
+        }
         match &boundary.mode {
-            Mode::Enforce(verifier) => {
-                let credential = verifier.header();
-                if boundary.may_be_unbound(&parts.headers, &credential) {
-                    return let_in(Binding::Unbound, inner, parts, body);
-                }
-                if credential != header::AUTHORIZATION {
-                    mark_sensitive(&mut parts.headers, &credential);
-                }
-                judge(boundary, verifier, inner, parts, body, seen)
-            }
+            Mode::Enforce(verifier) => judge(boundary, verifier, inner, parts, body, seen),
             Mode::Propagate { zone, application } => {
-                if boundary.may_be_unbound(&parts.headers, &header::AUTHORIZATION) {
-                    return let_in(Binding::Unbound, inner, parts, body);
-                }
                 match claimed(&parts.headers, zone, application) {
                     Ok(context) => let_in(Binding::Bound(context), inner, parts, body),
                     // Whoever is proven already needs nothing that is only claimed.

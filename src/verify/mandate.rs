@@ -295,7 +295,8 @@ impl MandateVerifier {
             .await
             .unwrap_or_else(|_| Err(RevocationError::Unavailable("no answer in time".into())));
         judge(proven, generation, answer)?;
-        // Asking took time.
+        // Asking took time, in which the key may have gone and the end may have come.
+        self.check_key(proven).await?;
         if proven.proof.expires_at() <= self.now() {
             return Err(Denial::invalid_token(Reason::Expired));
         }

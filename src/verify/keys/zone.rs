@@ -251,7 +251,8 @@ impl ZoneKeys {
 
     pub(in crate::verify) fn status(&self) -> KeyStatus {
         let now = self.clock.monotonic();
-        let state = self.state();
+        let mut state = self.state();
+        state.drop_dead_flight(self.patience());
         let loaded = state.usable(now, self.policy);
         let mut key_ids: Vec<String> =
             loaded.iter().flat_map(|loaded| loaded.keys.keys()).map(|kid| (**kid).into()).collect();
@@ -294,6 +295,8 @@ impl ZoneKeys {
             let _ = end.send(true);
         });
         state.tasks.fetch = Some(task.abort_handle());
+        // A fetch that never lands (its source panics) must not be the last one.
+        self.schedule(state, self.patience().max(self.policy.cool_down).max(COLD_RETRY));
         Lookup::Pending(flight)
     }
 
@@ -362,9 +365,8 @@ impl ZoneKeys {
             if let Some(zone) = Weak::upgrade(&zone) {
                 let now = zone.clock.monotonic();
                 let mut state = zone.state();
-                if state.flight.is_none() {
-                    zone.join_or_start(&mut state, now);
-                }
+                state.drop_dead_flight(zone.patience());
+                zone.join_or_start(&mut state, now);
             }
         });
         if let Some(before) = state.tasks.timer.replace(task.abort_handle()) {

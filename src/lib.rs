@@ -71,6 +71,8 @@ mod readme {}
 mod clock;
 mod context;
 mod denial;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod enforce;
 pub mod envelope;
 mod observer;

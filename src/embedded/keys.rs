@@ -1,0 +1,180 @@
+//! Signing keys of a zone: one signs, the one before it is still published.
+
+use std::sync::Arc;
+
+use aws_lc_rs::{
+    error::Unspecified,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde_json::{Map, Value, json};
+
+use super::time::Time;
+
+/// How long the key before the newest stays published (inbound contract §7.5).
+const PREVIOUS_KEY_SECONDS: u64 = 24 * 60 * 60;
+
+/// How long the Coordinator uses the key set that it has, and how soon it asks for another when a
+/// token names a key that is not in it.
+const KEY_SET_SECONDS: u64 = 10 * 60;
+const KEY_SET_COOL_DOWN_SECONDS: u64 = 30;
+
+/// A P-256 key pair that signs ES256.
+pub(super) struct SigningKey {
+    pub(super) kid: String,
+    private: EncodingKey,
+    public: DecodingKey,
+    jwk: Value,
+}
+
+impl SigningKey {
+    fn generate() -> Result<Self, Unspecified> {
+        let kid = uuid::Uuid::now_v7().to_string();
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
+        let pkcs8 = pair.to_pkcs8v1()?;
+        // The uncompressed point: 0x04, then 32 bytes each of x and y.
+        let point = pair.public_key().as_ref();
+        let (Some(x), Some(y)) = (point.get(1..33), point.get(33..65)) else {
+            return Err(Unspecified);
+        };
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        let public = DecodingKey::from_ec_components(&x, &y).map_err(|_| Unspecified)?;
+        let jwk = json!({
+            "kty": "EC", "crv": "P-256", "use": "sig", "kid": kid, "alg": "ES256", "x": x, "y": y,
+        });
+        Ok(Self { kid, private: EncodingKey::from_ec_der(pkcs8.as_ref()), public, jwk })
+    }
+
+    /// A mandate with these claims.
+    pub(super) fn sign(&self, claims: &Map<String, Value>) -> Result<String, Unspecified> {
+        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, &self.private).map_err(|_| Unspecified)
+    }
+}
+
+/// The keys of one zone. There are none before the first mint.
+#[derive(Default)]
+pub(super) struct ZoneKeys {
+    newest: Option<(Arc<SigningKey>, Time)>,
+    previous: Option<Arc<SigningKey>>,
+    /// What the Coordinator fetched last.
+    fetched: Option<(Vec<Arc<SigningKey>>, Time)>,
+}
+
+impl ZoneKeys {
+    /// The key that signs, made at the first use.
+    pub(super) fn signer(&mut self, now: Time) -> Result<Arc<SigningKey>, Unspecified> {
+        match &self.newest {
+            Some((key, _)) => Ok(Arc::clone(key)),
+            None => self.rotate(now),
+        }
+    }
+
+    /// A new key signs from now on. The one before it stays published for a day; older ones do not.
+    pub(super) fn rotate(&mut self, now: Time) -> Result<Arc<SigningKey>, Unspecified> {
+        let key = Arc::new(SigningKey::generate()?);
+        self.previous = self.newest.replace((Arc::clone(&key), now)).map(|(key, _)| key);
+        Ok(key)
+    }
+
+    /// The published keys, newest first.
+    fn published(&self, now: Time) -> Vec<Arc<SigningKey>> {
+        let Some((newest, created)) = &self.newest else { return Vec::new() };
+        let previous =
+            self.previous.iter().filter(|_| now < created.plus_seconds(PREVIOUS_KEY_SECONDS));
+        std::iter::once(newest).chain(previous).map(Arc::clone).collect()
+    }
+
+    /// The key document; none without a key.
+    pub(super) fn document(&self, now: Time) -> Option<Value> {
+        let keys: Vec<_> = self.published(now).iter().map(|key| key.jwk.clone()).collect();
+        (!keys.is_empty()).then(|| json!({ "keys": keys }))
+    }
+
+    /// The claims of a token that a published key has signed. Its times are not judged.
+    pub(super) fn verify(&self, token: &str, now: Time) -> Option<Map<String, Value>> {
+        claims(token, &self.published(now))
+    }
+
+    /// As [`ZoneKeys::verify`], with the keys that the Coordinator knows: for half a minute after
+    /// it fetched them it takes no key for real that is new.
+    pub(super) fn verify_at_coordinator(
+        &mut self,
+        token: &str,
+        now: Time,
+    ) -> Option<Map<String, Value>> {
+        let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
+        let due = match &self.fetched {
+            None => true,
+            Some((keys, at)) if keys.iter().any(|key| key.kid == kid) => {
+                now >= at.plus_seconds(KEY_SET_SECONDS)
+            }
+            Some((_, at)) => now >= at.plus_seconds(KEY_SET_COOL_DOWN_SECONDS),
+        };
+        // A zone without keys has no document that could be kept.
+        let published = if due { self.published(now) } else { Vec::new() };
+        if !published.is_empty() {
+            self.fetched = Some((published, now));
+        }
+        let (keys, _) = self.fetched.as_ref()?;
+        claims(token, keys)
+    }
+}
+
+fn claims(token: &str, keys: &[Arc<SigningKey>]) -> Option<Map<String, Value>> {
+    let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
+    let key = keys.iter().find(|key| key.kid == kid)?;
+    let mut validation = Validation::new(Algorithm::ES256);
+    // Whose clock and which audience count is the caller's to say.
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    jsonwebtoken::decode(token, &key.public, &validation).ok().map(|proven| proven.claims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kids(keys: &ZoneKeys, seconds: u64) -> Vec<String> {
+        keys.published(Time::from_seconds(seconds)).iter().map(|key| key.kid.clone()).collect()
+    }
+
+    #[test]
+    fn one_previous_key_stays_for_a_day() {
+        let mut keys = ZoneKeys::default();
+        assert_eq!(keys.document(Time::from_seconds(0)), None);
+        let first = keys.signer(Time::from_seconds(0)).unwrap().kid.clone();
+        let second = keys.rotate(Time::from_seconds(10)).unwrap().kid.clone();
+        assert_eq!(kids(&keys, 10), [second.clone(), first]);
+        let third = keys.rotate(Time::from_seconds(20)).unwrap().kid.clone();
+        assert_eq!(kids(&keys, 20 + 86_399), [third.clone(), second]);
+        assert_eq!(kids(&keys, 20 + 86_400), [third]);
+    }
+
+    #[test]
+    fn the_coordinator_learns_of_a_rotation_after_half_a_minute() {
+        let mut keys = ZoneKeys::default();
+        let at = Time::from_seconds;
+        let claims = Map::from_iter([("sub".to_owned(), json!("app-1"))]);
+        let old = keys.signer(at(0)).unwrap().sign(&claims).unwrap();
+        assert!(keys.verify_at_coordinator(&old, at(1)).is_some());
+        let new = keys.rotate(at(2)).unwrap().sign(&claims).unwrap();
+        assert!(keys.verify(&new, at(2)).is_some());
+        assert!(keys.verify_at_coordinator(&new, at(30)).is_none());
+        assert!(keys.verify_at_coordinator(&old, at(30)).is_some());
+        assert!(keys.verify_at_coordinator(&new, at(31)).is_some());
+    }
+
+    #[test]
+    fn another_zone_s_token_is_nothing() {
+        let (mut ours, mut theirs) = (ZoneKeys::default(), ZoneKeys::default());
+        let now = Time::from_seconds(0);
+        ours.signer(now).unwrap();
+        let token = theirs.signer(now).unwrap().sign(&Map::new()).unwrap();
+        assert_eq!(ours.verify(&token, now), None);
+        assert_eq!(ours.verify("a.b.c", now), None);
+        assert_eq!(theirs.verify(&token, now), Some(Map::new()));
+    }
+}

@@ -1,0 +1,448 @@
+//! A Caracal control plane in this process: STS and Coordinator on loopback ports of their own,
+//! for developing and testing services and agents without anything else running.
+//!
+//! ```
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use caracal_axum::embedded::EmbeddedCaracal;
+//!
+//! let caracal = EmbeddedCaracal::builder().start().await?;
+//! println!("tokens at {}/oauth/2/token", caracal.sts_url());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It grants what Caracal v1.0.0 grants and refuses what that refuses, with the same statuses,
+//! codes and members; the texts for people are its own. Everything is in memory: when the
+//! [`EmbeddedCaracal`] is dropped, all is forgotten. It is a tool for development. It has no
+//! encryption, no persistence and no protection but the loopback address it listens on.
+//!
+//! # What there is
+//!
+//! | service | routes |
+//! |---|---|
+//! | STS | `POST /oauth/2/token`, `GET /.well-known/jwks.json?zone_id=`, `/health`, `/ready` |
+//! | Coordinator | sessions: start, end, heartbeat, takeover (`lease`), suspend, resume, detail, lists, effective authority; delegations: create, revoke, lists; `/health`, `/ready` |
+//!
+//! The [`World`] says who and what there is, in the program or from a file
+//! ([`World::from_toml`]). Zones, applications, resources and grants can be added while it runs.
+//!
+//! # Time
+//!
+//! One [`EmbeddedClock`] moves everything: lifetimes, leases, limits, and what happens by itself.
+//! Sweeps suspend lapsed services every 30 s and expire tasks every 60 s, counted from the start;
+//! the authority record that a revocation takes along is dead a second later. [`advance`] makes
+//! that happen without waiting:
+//!
+//! ```
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # use std::time::Duration;
+//! # use caracal_axum::embedded::EmbeddedCaracal;
+//! # let caracal = EmbeddedCaracal::builder().start().await?;
+//! caracal.advance(Duration::from_secs(901)); // the lifecycle tokens of before have expired
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! No two things happen at one moment, also under a clock that stands still: stamps are a
+//! microsecond apart at least.
+//!
+//! # Where it differs from the real one
+//!
+//! - A member `__proto__` in a body is ignored like any unknown one; the real Coordinator's
+//!   parser refuses it with 400 `internal_error`.
+//! - In the digest of an `Idempotency-Key`, `1.0` and `1` in `metadata` are different values.
+//! - Unknown routes, wrong methods, paths with broken escapes or segments of more than 100
+//!   characters have the real statuses and bodies of their own.
+//! - A `ttl_seconds` that overflows at the real STS is refused as too long.
+//! - Not there: the Gateway, approvals (a scope that needs one is denied) and federation of users,
+//!   the operators' bearer secret (what operators do is done with the methods of
+//!   [`EmbeddedCaracal`]), `POST /v1/verify`, the Redis streams.
+//! - Right after a rotation the Coordinator refuses tokens of the new key for up to 30 s, as the
+//!   real one does: it fetches keys no sooner.
+//!
+//! [`advance`]: EmbeddedCaracal::advance
+
+mod constraints;
+mod coordinator;
+mod keys;
+mod log;
+mod policy;
+mod server;
+mod session;
+mod state;
+mod sts;
+mod time;
+mod web;
+mod world;
+mod world_file;
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::net::TcpListener;
+
+use self::{server::Server, session::Status, state::State, world::Registered};
+pub use self::{
+    time::EmbeddedClock,
+    world::{Application, Grant, Limits, Resource, World, WorldError, Zone},
+};
+use crate::{Clock, SystemClock};
+
+/// What the services share. The lock is held while a request is judged and never across I/O: the
+/// guard cannot leave the thread, so that the compiler refuses a future that holds it.
+struct Shared {
+    state: Mutex<State>,
+    issuer: String,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running control plane. Dropping it ends it.
+pub struct EmbeddedCaracal {
+    shared: Arc<Shared>,
+    clock: EmbeddedClock,
+    coordinator_url: String,
+    servers: [Server; 2],
+}
+
+/// Configures an [`EmbeddedCaracal`].
+pub struct EmbeddedCaracalBuilder {
+    world: Option<World>,
+    clock: Arc<dyn Clock>,
+    sts: SocketAddr,
+    coordinator: SocketAddr,
+}
+
+/// Why an [`EmbeddedCaracal`] did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The world contradicts itself.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Why an operator's action was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OperatorError {
+    /// There is no such zone.
+    #[error("there is no zone `{0}`")]
+    UnknownZone(String),
+    /// There is no such session in the zone, or it is not in a state that the action applies to.
+    #[error("session `{0}` is unknown, or its state does not allow that")]
+    Session(String),
+    /// There is no such application in the zone, or it is archived already.
+    #[error("there is no application `{0}`")]
+    UnknownApplication(String),
+    /// No key could be made.
+    #[error("no signing key could be made")]
+    Key,
+}
+
+impl EmbeddedCaracalBuilder {
+    /// Who and what there is: [`World::sample`] unless set.
+    #[must_use]
+    pub fn world(mut self, world: World) -> Self {
+        self.world = Some(world);
+        self
+    }
+
+    /// Adds a zone, to an empty world unless one was set before.
+    #[must_use]
+    pub fn zone(mut self, zone: Zone) -> Self {
+        self.world = Some(self.world.unwrap_or_default().zone(zone));
+        self
+    }
+
+    /// The clock to go by, in place of the system's. Set to whole seconds it makes tokens that
+    /// have a full last second; move it by a fraction for the lifetimes of a real clock.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Where the STS listens: a free port of loopback unless set.
+    #[must_use]
+    pub fn sts_address(mut self, address: SocketAddr) -> Self {
+        self.sts = address;
+        self
+    }
+
+    /// Where the Coordinator listens: a free port of loopback unless set.
+    #[must_use]
+    pub fn coordinator_address(mut self, address: SocketAddr) -> Self {
+        self.coordinator = address;
+        self
+    }
+
+    /// Starts both services on the current Tokio runtime. They listen when this returns.
+    ///
+    /// # Errors
+    ///
+    /// If the world contradicts itself or an address is taken.
+    pub async fn start(self) -> Result<EmbeddedCaracal, StartError> {
+        let clock = EmbeddedClock::new(self.clock);
+        let world = self.world.unwrap_or_else(World::sample);
+        let state = State::new(world, clock.clone())?;
+        let (sts, sts_url) = listen(self.sts).await?;
+        let (coordinator, coordinator_url) = listen(self.coordinator).await?;
+        let shared = Arc::new(Shared { state: Mutex::new(state), issuer: sts_url });
+        let for_sts = Arc::clone(&shared);
+        let sts = Server::start(sts, move |_, request| {
+            let shared = Arc::clone(&for_sts);
+            async move { sts::answer(&shared, request).await }
+        });
+        let for_coordinator = Arc::clone(&shared);
+        let coordinator = Server::start(coordinator, move |from, request| {
+            let shared = Arc::clone(&for_coordinator);
+            async move { coordinator::answer(&shared, from, request).await }
+        });
+        Ok(EmbeddedCaracal { shared, clock, coordinator_url, servers: [sts, coordinator] })
+    }
+}
+
+impl fmt::Debug for EmbeddedCaracalBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedCaracalBuilder")
+            .field("world", &self.world)
+            .field("sts", &self.sts)
+            .field("coordinator", &self.coordinator)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, String), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let url = format!("http://{}", listener.local_addr().map_err(failed)?);
+    Ok((listener, url))
+}
+
+impl EmbeddedCaracal {
+    /// Configures one.
+    #[must_use]
+    pub fn builder() -> EmbeddedCaracalBuilder {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        EmbeddedCaracalBuilder {
+            world: None,
+            clock: Arc::new(SystemClock),
+            sts: free,
+            coordinator: free,
+        }
+    }
+
+    /// The URL of the STS, without a slash at its end. It is the issuer of all mandates.
+    #[must_use]
+    pub fn sts_url(&self) -> &str {
+        &self.shared.issuer
+    }
+
+    /// The URL of the Coordinator, without a slash at its end.
+    #[must_use]
+    pub fn coordinator_url(&self) -> &str {
+        &self.coordinator_url
+    }
+
+    /// The clock that everything goes by, to be given to whoever must agree with it.
+    #[must_use]
+    pub fn clock(&self) -> EmbeddedClock {
+        self.clock.clone()
+    }
+
+    /// Lets time pass, and happen what is due meanwhile.
+    pub fn advance(&self, time: Duration) {
+        self.clock.advance(time);
+        self.shared.lock().now();
+    }
+
+    /// The ids of all applications, in the order of the world.
+    #[must_use]
+    pub fn applications(&self) -> Vec<String> {
+        let state = self.shared.lock();
+        state.registry.zones().flat_map(|(_, zone)| zone.applications.keys().cloned()).collect()
+    }
+
+    /// The environment that a client of `application` is configured with, its secret included;
+    /// nothing for an application that is unknown.
+    #[must_use]
+    pub fn environment(&self, application: &str) -> Option<Vec<(&'static str, String)>> {
+        let state = self.shared.lock();
+        let (zone, known) = state.registry.application(application)?;
+        let secret = known.client_secret.clone();
+        let resources =
+            state.registry.zone(zone).map_or_else(Vec::new, |known| known.owned(application));
+        Some(vec![
+            ("CARACAL_STS_URL", self.sts_url().to_owned()),
+            ("CARACAL_COORDINATOR_URL", self.coordinator_url().to_owned()),
+            ("CARACAL_ZONE_ID", zone.to_owned()),
+            ("CARACAL_APPLICATION_ID", application.to_owned()),
+            ("CARACAL_APP_CLIENT_SECRET", secret),
+            ("CARACAL_APP_RESOURCES", resources.join(",")),
+        ])
+    }
+
+    /// Adds a zone with all that is in it.
+    ///
+    /// # Errors
+    ///
+    /// If it contradicts itself or what there is.
+    pub fn add_zone(&self, zone: Zone) -> Result<(), WorldError> {
+        self.shared.lock().add_zone(zone)
+    }
+
+    /// Adds an application to a zone.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such zone, or an application of that id anywhere.
+    pub fn add_application(&self, zone: &str, application: Application) -> Result<(), WorldError> {
+        self.shared.lock().registry.add_application(zone, application)
+    }
+
+    /// Adds a resource to a zone.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such zone, or a resource of that name or id.
+    pub fn add_resource(&self, zone: &str, resource: Resource) -> Result<(), WorldError> {
+        self.shared.lock().registry.add_resource(zone, resource)
+    }
+
+    /// Adds a grant to a zone. It counts from the next mint on.
+    ///
+    /// # Errors
+    ///
+    /// If it names what there is not, or the resource of another application.
+    pub fn add_grant(&self, zone: &str, grant: Grant) -> Result<(), WorldError> {
+        self.shared.lock().registry.add_grant(zone, grant)
+    }
+
+    /// Signs with a new key from now on, and returns its id. The key before it stays published for
+    /// 24 hours, or until the next rotation.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such zone.
+    pub fn rotate_key(&self, zone: &str) -> Result<String, OperatorError> {
+        let mut state = self.shared.lock();
+        let now = state.now();
+        let keys = &mut zone_of(&mut state, zone)?.keys;
+        let kid = keys.rotate(now).map_err(|_| OperatorError::Key)?.kid.clone();
+        log::operator("rotate key", zone, &kid);
+        Ok(kid)
+    }
+
+    /// Suspends an active session and the active ones below it; how many.
+    ///
+    /// # Errors
+    ///
+    /// If the session is unknown or not active.
+    pub fn suspend(&self, zone: &str, session: &str) -> Result<usize, OperatorError> {
+        let mut state = self.shared.lock();
+        state.now();
+        let known = session_of(&mut state, zone, session, Status::Active)?;
+        log::operator("suspend", zone, session);
+        Ok(known.suspend(session))
+    }
+
+    /// Resumes a suspended session and the suspended ones below it; how many.
+    ///
+    /// # Errors
+    ///
+    /// If the session is unknown or not suspended.
+    pub fn resume(&self, zone: &str, session: &str) -> Result<usize, OperatorError> {
+        let mut state = self.shared.lock();
+        let now = state.now();
+        let limits = state.limits.clone();
+        let known = session_of(&mut state, zone, session, Status::Suspended)?;
+        log::operator("resume", zone, session);
+        Ok(known.resume(session, now, &limits))
+    }
+
+    /// Ends a session and all below it, whatever the generation of its lease.
+    ///
+    /// # Errors
+    ///
+    /// If the session is unknown or has ended.
+    pub fn terminate(&self, zone: &str, session: &str) -> Result<(), OperatorError> {
+        let mut state = self.shared.lock();
+        let now = state.now();
+        let known = zone_of(&mut state, zone)?;
+        if !known.sessions.get(session).is_some_and(session::Session::is_live) {
+            return Err(OperatorError::Session(session.to_owned()));
+        }
+        known.end(&[session.to_owned()], Status::Terminated, "requested", now);
+        log::operator("terminate", zone, session);
+        Ok(())
+    }
+
+    /// Archives an application: its tokens are refused and it gets no new ones. Its sessions go on.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such application in the zone.
+    pub fn archive_application(&self, zone: &str, application: &str) -> Result<(), OperatorError> {
+        let mut state = self.shared.lock();
+        let known: &mut Registered = state
+            .registry
+            .zone_mut(zone)
+            .map_err(|_| OperatorError::UnknownZone(zone.to_owned()))?;
+        let found = known.applications.get_mut(application).filter(|known| !known.archived);
+        let found =
+            found.ok_or_else(|| OperatorError::UnknownApplication(application.to_owned()))?;
+        found.archived = true;
+        log::operator("archive application", zone, application);
+        Ok(())
+    }
+
+    /// Takes no more requests, waits for those under way, and ends.
+    pub async fn shutdown(self) {
+        for server in self.servers {
+            server.stop().await;
+        }
+    }
+}
+
+impl fmt::Debug for EmbeddedCaracal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedCaracal")
+            .field("sts_url", &self.sts_url())
+            .field("coordinator_url", &self.coordinator_url)
+            .finish_non_exhaustive()
+    }
+}
+
+fn zone_of<'s>(state: &'s mut State, zone: &str) -> Result<&'s mut state::Zone, OperatorError> {
+    state.zone(zone).ok_or_else(|| OperatorError::UnknownZone(zone.to_owned()))
+}
+
+fn session_of<'s>(
+    state: &'s mut State,
+    zone: &str,
+    session: &str,
+    status: Status,
+) -> Result<&'s mut state::Zone, OperatorError> {
+    let known = zone_of(state, zone)?;
+    match known.sessions.get(session) {
+        Some(found) if found.status == status => Ok(known),
+        _ => Err(OperatorError::Session(session.to_owned())),
+    }
+}

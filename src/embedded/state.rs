@@ -1,0 +1,394 @@
+//! What an embedded Caracal remembers. All of it is in memory and gone with the process.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    net::IpAddr,
+    time::Duration,
+};
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::{
+    keys::ZoneKeys,
+    session::{Lifecycle, Session, Status},
+    time::{EmbeddedClock, Time},
+    world::{Limits, Registry, World, WorldError, Zone as ZoneData},
+};
+
+/// How long after a revocation the authority records that it takes along are dead: what the real
+/// publisher needs.
+const RECORD_DEATH: Duration = Duration::from_secs(1);
+
+/// Counters of failures and mints begin anew this long after their first hit.
+const WINDOW_SECONDS: u64 = 60;
+
+/// Failed secrets of one application in a window, before it is locked until the window ends.
+const FAILED_SECRETS: u32 = 60;
+
+pub(super) struct State {
+    pub(super) registry: Registry,
+    pub(super) limits: Limits,
+    clock: EmbeddedClock,
+    /// What sweeps count from.
+    start: Time,
+    last: Time,
+    zones: HashMap<String, Zone>,
+    failed_secrets: Counters<String>,
+    /// The calendar minute, and how often each address has asked in it.
+    requests: (u64, HashMap<IpAddr, u32>),
+}
+
+impl State {
+    pub(super) fn new(world: World, clock: EmbeddedClock) -> Result<Self, WorldError> {
+        let start = Time::of(&clock);
+        let mut state = Self {
+            registry: Registry::default(),
+            limits: world.limits,
+            clock,
+            start,
+            last: start,
+            zones: HashMap::new(),
+            failed_secrets: Counters::default(),
+            requests: (0, HashMap::new()),
+        };
+        for zone in world.zones {
+            state.add_zone(zone)?;
+        }
+        Ok(state)
+    }
+
+    pub(super) fn add_zone(&mut self, zone: ZoneData) -> Result<(), WorldError> {
+        let id = zone.id.clone();
+        self.registry.add_zone(zone)?;
+        self.zones.insert(id, Zone::default());
+        Ok(())
+    }
+
+    /// The moment at which a request is judged. What was due before it has happened.
+    pub(super) fn now(&mut self) -> Time {
+        self.last = Time::after(self.last, &self.clock);
+        for zone in self.zones.values_mut() {
+            zone.settle(self.last, self.start, &self.limits);
+        }
+        self.last
+    }
+
+    pub(super) fn zone(&mut self, id: &str) -> Option<&mut Zone> {
+        self.zones.get_mut(id)
+    }
+
+    /// A zone's memory and its data side by side.
+    pub(super) fn parts(&mut self, id: &str) -> Option<Parts<'_>> {
+        let known = self.registry.zone(id)?;
+        let zone = self.zones.get_mut(id)?;
+        Some(Parts { zone, known, limits: &self.limits })
+    }
+
+    /// Counts a request to the Coordinator; whether it is one too many.
+    pub(super) fn over_the_rate(&mut self, from: IpAddr, now: Time) -> bool {
+        let minute = now.seconds() / 60;
+        if self.requests.0 != minute {
+            self.requests = (minute, HashMap::new());
+        }
+        let count = self.requests.1.entry(from).or_default();
+        *count = count.saturating_add(1);
+        *count > self.limits.requests_per_minute
+    }
+
+    /// Whether an application is locked for its failed secrets.
+    pub(super) fn locked(&self, application: &str, now: Time) -> bool {
+        self.failed_secrets.count(application, now) > FAILED_SECRETS
+    }
+
+    /// Counts a failed secret; whether that locks the application.
+    pub(super) fn secret_failed(&mut self, application: &str, now: Time) -> bool {
+        self.failed_secrets.hit(application.to_owned(), now) > FAILED_SECRETS
+    }
+}
+
+pub(super) struct Parts<'a> {
+    pub(super) zone: &'a mut Zone,
+    pub(super) known: &'a super::world::Registered,
+    pub(super) limits: &'a Limits,
+}
+
+/// Fixed windows that begin with the first hit.
+pub(super) struct Counters<K>(HashMap<K, (Time, u32)>);
+
+impl<K> Default for Counters<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq> Counters<K> {
+    pub(super) fn hit(&mut self, key: K, now: Time) -> u32 {
+        let (since, count) = self.0.entry(key).or_insert((now, 0));
+        if now >= since.plus_seconds(WINDOW_SECONDS) {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    fn count<Q: Hash + Eq + ?Sized>(&self, key: &Q, now: Time) -> u32
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        let live = |since: &Time| now < since.plus_seconds(WINDOW_SECONDS);
+        self.0.get(key).filter(|(since, _)| live(since)).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// An authority record: that a token was issued, until it ends.
+pub(super) struct Record {
+    pub(super) application: String,
+    expires: Time,
+    revoked: bool,
+}
+
+/// An edge of the delegation graph: what one session lets another do.
+pub(super) struct Edge {
+    pub(super) id: String,
+    pub(super) source: String,
+    pub(super) target: String,
+    pub(super) issuer: String,
+    pub(super) receiver: String,
+    pub(super) parent: Option<String>,
+    /// The row id.
+    pub(super) resource: Option<String>,
+    pub(super) scopes: Vec<String>,
+    pub(super) constraints: super::constraints::Constraints,
+    pub(super) expires: Time,
+    pub(super) created: Time,
+    pub(super) revoked: Option<Time>,
+    /// The epoch of its last change.
+    pub(super) version: u64,
+}
+
+impl Edge {
+    pub(super) fn is_live(&self, now: Time) -> bool {
+        self.revoked.is_none() && now < self.expires
+    }
+
+    fn touches(&self, sessions: &HashSet<String>) -> bool {
+        sessions.contains(&self.source) || sessions.contains(&self.target)
+    }
+}
+
+/// The answer to a request with an `Idempotency-Key`.
+pub(super) struct Receipt {
+    /// The request with its defaults filled in.
+    pub(super) request: Value,
+    pub(super) answer: Value,
+    /// The session or edge that was made.
+    pub(super) result: String,
+    pub(super) kept_until: Time,
+}
+
+/// What a key belongs to: application, operation, key.
+pub(super) type ReceiptKey = (String, &'static str, String);
+
+/// What a revocation did.
+pub(super) struct Revoked {
+    pub(super) edges: usize,
+    pub(super) records: usize,
+    pub(super) sessions: usize,
+}
+
+/// What is remembered of one zone. Sessions and edges stand in the order in which they were made.
+#[derive(Default)]
+pub(super) struct Zone {
+    pub(super) keys: ZoneKeys,
+    pub(super) sessions: IndexMap<String, Session>,
+    pub(super) edges: IndexMap<String, Edge>,
+    pub(super) receipts: HashMap<ReceiptKey, Receipt>,
+    /// Mints by resource and application.
+    pub(super) mints: Counters<(String, String)>,
+    pub(super) epoch: u64,
+    records: HashMap<String, Record>,
+    /// Records that a revocation took along, and when they are dead.
+    dying: Vec<(Time, String)>,
+}
+
+impl Zone {
+    /// A new authority record. Ended ones are forgotten: they are as good as unknown.
+    pub(super) fn add_record(&mut self, application: &str, expires: Time, now: Time) -> String {
+        if self.records.len().is_power_of_two() {
+            self.records.retain(|_, record| now < record.expires);
+        }
+        let id = uuid::Uuid::now_v7().to_string();
+        let record = Record { application: application.to_owned(), expires, revoked: false };
+        self.records.insert(id.clone(), record);
+        id
+    }
+
+    /// A record that is neither revoked nor past its end.
+    pub(super) fn live_record(&self, id: &str, now: Time) -> Option<&Record> {
+        self.records.get(id).filter(|record| !record.revoked && now < record.expires)
+    }
+
+    /// Lets happen what background tasks would have done until `now`, each at its own time.
+    fn settle(&mut self, now: Time, start: Time, limits: &Limits) {
+        while let Some((at, session)) = self.next_lapse(start, limits).filter(|(at, _)| *at <= now)
+        {
+            match self.sessions.get(&session).map(|session| &session.lifecycle) {
+                Some(Lifecycle::Service(_)) => drop(self.suspend(&session)),
+                _ => drop(self.end(&[session], Status::Expired, "ttl", at)),
+            }
+        }
+        let dead: Vec<_> = self.dying.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, record) in dead {
+            if let Some(record) = self.records.get_mut(&record) {
+                record.revoked = true;
+            }
+        }
+    }
+
+    /// The session that a sweep finds next, and when.
+    fn next_lapse(&self, start: Time, limits: &Limits) -> Option<(Time, String)> {
+        let lapses = self.sessions.iter().filter_map(|(id, session)| {
+            let at = match (&session.lifecycle, session.status) {
+                (Lifecycle::Service(lease), Status::Active) => {
+                    lease.deadline.next_tick(start, limits.service_sweep_seconds)
+                }
+                (Lifecycle::Task { .. }, Status::Active | Status::Suspended) => {
+                    session.task_end()?.next_tick(start, limits.task_sweep_seconds)
+                }
+                _ => return None,
+            };
+            Some((at, id))
+        });
+        lapses.min_by_key(|(at, _)| *at).map(|(at, id)| (at, id.clone()))
+    }
+
+    /// `root` and what is connected to it from above, of those that `counts`.
+    fn subtree(&self, root: &str, counts: impl Fn(&Session) -> bool) -> Vec<String> {
+        let mut found = HashSet::new();
+        let mut ids = Vec::new();
+        // A child is always younger than its parent, so that one pass finds all.
+        for (id, session) in &self.sessions {
+            let connected = id == root
+                || session.parent.as_ref().is_some_and(|parent| found.contains(parent.as_str()));
+            if connected && counts(session) {
+                found.insert(id.as_str());
+                ids.push(id.clone());
+            }
+        }
+        ids
+    }
+
+    fn set_status(&mut self, ids: &[String], status: Status) {
+        for id in ids {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.status = status;
+            }
+        }
+    }
+
+    /// Suspends a session and the active ones below it; how many.
+    pub(super) fn suspend(&mut self, root: &str) -> usize {
+        let ids = self.subtree(root, |session| session.status == Status::Active);
+        self.set_status(&ids, Status::Suspended);
+        ids.len()
+    }
+
+    /// Resumes a session and the suspended ones below it; how many. Services get a new deadline.
+    pub(super) fn resume(&mut self, root: &str, now: Time, limits: &Limits) -> usize {
+        let ids = self.subtree(root, |session| session.status == Status::Suspended);
+        self.set_status(&ids, Status::Active);
+        for id in &ids {
+            if let Some(Lifecycle::Service(lease)) =
+                self.sessions.get_mut(id).map(|session| &mut session.lifecycle)
+            {
+                lease.deadline = now.plus_seconds(limits.service_lease_seconds);
+            }
+        }
+        ids.len()
+    }
+
+    /// Ends sessions as `status` for `reason`, with all below them, and revokes every delegation
+    /// that touches one of them. Returns how many sessions ended.
+    pub(super) fn end(
+        &mut self,
+        roots: &[String],
+        status: Status,
+        reason: &str,
+        now: Time,
+    ) -> usize {
+        let mut ended = HashSet::new();
+        for root in roots {
+            for id in self.subtree(root, Session::is_live) {
+                let is_root = roots.contains(&id);
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.status = if is_root { status } else { Status::Terminated };
+                    let reason = if is_root { reason } else { "parent_terminated" };
+                    session.ended = Some((now, reason.to_owned()));
+                }
+                ended.insert(id);
+            }
+        }
+        let touched = |edge: &Edge| edge.revoked.is_none() && edge.touches(&ended);
+        if self.edges.values().any(touched) {
+            self.epoch += 1;
+            for edge in self.edges.values_mut().filter(|edge| touched(edge)) {
+                (edge.revoked, edge.version) = (Some(now), self.epoch);
+            }
+        }
+        ended.len()
+    }
+
+    /// Revokes an edge and all that leave its target, theirs, and so on; the sessions that these
+    /// edges reach end, and the records that those were started with die a moment later.
+    pub(super) fn revoke(&mut self, edge: &str, now: Time) -> Revoked {
+        let mut edges = vec![edge.to_owned()];
+        let mut targets: Vec<String> = Vec::new();
+        let mut next = 0;
+        while let Some(edge) = edges.get(next).and_then(|id| self.edges.get(id)) {
+            next += 1;
+            let target = edge.target.clone();
+            if targets.contains(&target) {
+                continue;
+            }
+            let leaving = self.edges.values().filter(|edge| {
+                edge.source == target && edge.revoked.is_none() && !edges.contains(&edge.id)
+            });
+            let leaving: Vec<_> = leaving.map(|edge| edge.id.clone()).collect();
+            edges.extend(leaving);
+            targets.push(target);
+        }
+        let records: HashSet<_> = targets
+            .iter()
+            .filter_map(|target| self.sessions.get(target))
+            .map(|session| session.record.clone())
+            .collect();
+        self.epoch += 1;
+        for id in &edges {
+            if let Some(edge) = self.edges.get_mut(id) {
+                (edge.revoked, edge.version) = (Some(now), self.epoch);
+            }
+        }
+        let sessions = self.end(&targets, Status::Terminated, "delegation_revoked", now);
+        let revoked = Revoked { edges: edges.len(), records: records.len(), sessions };
+        self.dying.extend(records.into_iter().map(|record| (now.plus(RECORD_DEATH), record)));
+        revoked
+    }
+
+    /// The edges that reach a session and are in force.
+    pub(super) fn live_inbound(&self, session: &str, now: Time) -> Vec<&Edge> {
+        self.edges.values().filter(|edge| edge.target == session && edge.is_live(now)).collect()
+    }
+
+    /// Adds an edge; the graph has changed.
+    pub(super) fn add_edge(&mut self, mut edge: Edge) -> &Edge {
+        self.epoch += 1;
+        edge.version = self.epoch;
+        self.edges.entry(edge.id.clone()).or_insert(edge)
+    }
+}
+
+pub(super) fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}

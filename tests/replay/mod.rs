@@ -1,0 +1,660 @@
+//! Replays recorded HTTP conversations with a control plane and reports every difference.
+//!
+//! A file holds `transcripts`, each a row of steps: requests with the answer to expect, time that
+//! passes, acts of an operator, tokens spoilt on purpose. Answers are compared in a repeatable
+//! form, in which known values stand as `${name}` and generated ones as their kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::{cmp::Reverse, net::SocketAddr, sync::LazyLock, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use regex::{Captures, Regex};
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{net::TcpStream, time::timeout};
+
+/// Texts for people, and members that only explain others: free to differ.
+#[rustfmt::skip]
+const SOFT: [&str; 9] = [
+    "error_description", "message", "detail", "error_hint", "details", "warnings", "allow_reason",
+    "effective_authority", "text",
+];
+/// Headers that belong to the protocol; all others are the business of an HTTP stack.
+#[rustfmt::skip]
+const KEEP_HEADERS: [&str; 19] = [
+    "content-type", "cache-control", "www-authenticate", "retry-after", "idempotency-replayed",
+    "location", "allow", "x-caracal-token-expires-in", "x-caracal-identity", "x-upstream", "x-kept",
+    "set-cookie", "server", "x-powered-by", "x-aspnet-version", "x-aspnetmvc-version", "refresh",
+    "content-location", "x-request-id",
+];
+/// Lists in no defined order.
+const UNORDERED: [&str; 2] = ["inbound_edges", "parent_edges_considered"];
+/// Numbers that depend on what happened in the zone before.
+const COUNTERS: [&str; 3] = ["delegation_graph_epoch", "edge_version", "affected_sessions"];
+/// What an [`Operator`] is asked for; transcripts with other actions are skipped.
+const ACTIONS: [&str; 5] = ["rotate_key", "suspend", "resume", "terminate", "archive_application"];
+/// An exchange that takes longer counts as unanswered.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+static VARIABLE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$\{([\w.]+)\}").unwrap());
+static COORDINATE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^[\w-]{43}$").unwrap());
+/// What a generated value looks like on its own, and what stands for it.
+static KINDS: LazyLock<[(Regex, &str); 5]> = LazyLock::new(|| {
+    [
+        (r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", "<uuid>"),
+        (r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$", "<time>"),
+        (r"^eyJ[\w-]+\.[\w-]+\.[\w-]+$", "<jwt>"),
+        (r"^[0-9a-f]{64}$", "<hex64>"),
+        (r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", "<traceparent>"),
+    ]
+    .map(|(form, kind)| (Regex::new(form).unwrap(), kind))
+});
+/// The same within a longer text.
+static EMBEDDED: LazyLock<[(Regex, &str); 2]> = LazyLock::new(|| {
+    [
+        (r"\bBearer eyJ[\w-]+\.[\w-]+\.[\w-]+", "Bearer <jwt>"),
+        (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>"),
+    ]
+    .map(|(form, kind)| (Regex::new(form).unwrap(), kind))
+});
+
+/// Where the services listen.
+pub(crate) struct Bases {
+    pub(crate) sts: SocketAddr,
+    pub(crate) coordinator: SocketAddr,
+}
+
+/// What a conversation asks of the world beside HTTP.
+pub(crate) trait Operator {
+    /// Lets time pass; moving the clock of the control plane does as well.
+    async fn wait(&self, time: Duration);
+    /// Does the `action` of a step, so that the next step sees its effect.
+    async fn act(&self, step: &Value) -> Result<(), String>;
+}
+
+/// What a replay found. Transcripts that as a whole show only the original servers' HTTP
+/// `framework` appear nowhere in it.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// HTTP steps of the transcripts that were not skipped, reached or not.
+    pub(crate) exchanges: usize,
+    /// `FILE TRANSCRIPT step N: ..`, also where there was no answer at all.
+    pub(crate) differing: Vec<String>,
+    /// Exchanges without an answer, or after a step without which the rest means nothing.
+    pub(crate) unreached: usize,
+    /// `FILE TRANSCRIPT: needs ..`
+    pub(crate) skipped: Vec<String>,
+    /// Transcripts that were not skipped.
+    pub(crate) transcripts: usize,
+}
+
+/// Replays all transcripts of a file, one after the other.
+pub(crate) async fn replay(
+    file_name: &str,
+    file: &Value,
+    world_variables: &BTreeMap<String, String>,
+    bases: &Bases,
+    operator: &impl Operator,
+) -> Report {
+    let mut variables = Variables::default();
+    for (name, value) in world_variables {
+        variables.set(name, json!(value));
+    }
+    variables.set("issuer", json!(format!("http://{}", bases.sts)));
+    let mut report = Report::default();
+    for transcript in items(file, "transcripts").filter(|it| it["framework"] != true) {
+        let title = format!("{file_name} {}", word(transcript, "name"));
+        if let Some(need) = items(transcript, "steps").find_map(lacking) {
+            report.skipped.push(format!("{title}: needs {need}"));
+            continue;
+        }
+        let (variables, started) = (variables.clone(), Vec::new());
+        let mut talk = Conversation { variables, bases, operator, started, answered: 0 };
+        for (step, number) in items(transcript, "steps").zip(1..) {
+            let outcome = talk.take(step).await;
+            let ended = outcome.is_err();
+            let found = outcome.unwrap_or_else(|reason| vec![reason]).join("\n      ");
+            if !found.is_empty() {
+                let what = ["action", "method", "path", "note"].map(|name| word(step, name));
+                let what = format!("{} {}", word(step, "do"), what.join(" ").trim());
+                report.differing.push(format!("{title} step {number}: {what}\n      {found}"));
+            }
+            if ended {
+                break;
+            }
+        }
+        talk.end_sessions().await;
+        let exchanges = items(transcript, "steps").filter(|step| step["do"] == "http").count();
+        report.exchanges += exchanges;
+        report.unreached += exchanges - talk.answered;
+        report.transcripts += 1;
+    }
+    report
+}
+
+/// Names for what a world file fixes: the first zone is `zone`, the others `zone_NAME`.
+pub(crate) fn world_variables(world: &str) -> BTreeMap<String, String> {
+    let world: Value = toml::from_str(world).expect("a world file is TOML");
+    let mut names = BTreeMap::new();
+    let mut name = |name: String, it: &Value, member: &str| {
+        let value = it[member].as_str().unwrap_or_else(|| panic!("{name} has no `{member}`"));
+        names.insert(name, value.to_owned());
+    };
+    for (zone, index) in items(&world, "zones").zip(0..) {
+        let label = format!("zone_{}", word(zone, "name"));
+        name(if index == 0 { "zone".into() } else { label }, zone, "id");
+        for application in items(zone, "applications") {
+            let label = word(application, "name");
+            name(format!("app_{label}"), application, "id");
+            name(format!("secret_{label}"), application, "client_secret");
+        }
+        for resource in items(zone, "resources").filter(|it| it.get("id").is_some()) {
+            let label = word(resource, "identifier").trim_start_matches("resource://");
+            name(format!("resource_{label}"), resource, "id");
+        }
+    }
+    names
+}
+
+/// A text member; empty where there is none.
+fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn items<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    value[name].as_array().into_iter().flatten()
+}
+
+fn members<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    value[name].as_object().into_iter().flatten()
+}
+
+/// Pairs of texts: headers, or the fields of a form.
+fn pairs<'a>(step: &'a Value, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    items(step, name).filter_map(|pair| Some((pair[0].as_str()?, pair[1].as_str()?)))
+}
+
+/// What a step needs that this replay does not have.
+fn lacking(step: &Value) -> Option<String> {
+    let (to, action) = (word(step, "to"), word(step, "action"));
+    match word(step, "do") {
+        "http" if step.get("stream").is_some() => Some("a body left open".into()),
+        "http" => (!["sts", "coordinator"].contains(&to)).then(|| format!("the {to}")),
+        "operator" => (!ACTIONS.contains(&action)).then(|| format!("an operator to {action}")),
+        "wait" | "derive" | "relation" => None,
+        other => Some(format!("steps that {other}")),
+    }
+}
+
+/// One transcript on its way.
+struct Conversation<'a, O> {
+    variables: Variables,
+    bases: &'a Bases,
+    operator: &'a O,
+    /// Sessions as they were answered, and the `Authorization` that started them.
+    started: Vec<(Value, String)>,
+    answered: usize,
+}
+
+impl<O: Operator> Conversation<'_, O> {
+    /// Does a step: what differed, or why the conversation ends here.
+    async fn take(&mut self, step: &Value) -> Result<Vec<String>, String> {
+        let mut step = step.clone();
+        let mut part = |name| step.as_object_mut()?.remove(name);
+        let (task, expected) = (part("do").unwrap_or_default(), part("expect").unwrap_or_default());
+        self.variables.fill(&mut step)?;
+        match task.as_str().unwrap_or_default() {
+            "wait" => {
+                let seconds = step["seconds"].as_f64().ok_or("no number of seconds")?;
+                self.operator.wait(Duration::from_secs_f64(seconds)).await;
+            }
+            "operator" => self.operator.act(&step).await?,
+            "derive" => self.variables.set(word(&step, "keep"), json!(derive(&step)?)),
+            "relation" => return relation(&step),
+            _ => return self.exchange(&step, &expected).await,
+        }
+        Ok(Vec::new())
+    }
+
+    async fn exchange(&mut self, step: &Value, expected: &Value) -> Result<Vec<String>, String> {
+        let answer = self.send(step).await.map_err(|error| format!("no answer, {error}"))?;
+        self.answered += 1;
+        let kept = self.variables.keep(&answer, step);
+        let actual = self.variables.record(&answer, step);
+        let mut found = if step["framework"] == true {
+            differences(&loose(expected), &loose(&actual), "")
+        } else {
+            differences(expected, &actual, "")
+        };
+        let starts = step["method"] == "POST" && word(step, "path").ends_with("/agents");
+        if starts && answer.status == 201 {
+            let authorization =
+                pairs(step, "headers").find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+            let authorization = authorization.unwrap_or_default().1.to_owned();
+            self.started.push((answer.json.unwrap_or_default(), authorization));
+        }
+        let Err(lost) = kept else { return Ok(found) };
+        found.push(format!("a value to keep is missing: {lost}"));
+        Err(found.join("\n      "))
+    }
+
+    /// Ends the root sessions of this conversation, and with them their children: left running
+    /// they would count against the limits that later ones meet.
+    async fn end_sessions(&self) {
+        let roots = self.started.iter().rev().filter(|(session, _)| session["parent_id"].is_null());
+        for (session, authorization) in roots {
+            let (zone, id) = (word(session, "zone_id"), word(session, "agent_session_id"));
+            let mut step = json!({
+                "to": "coordinator", "method": "DELETE", "path": format!("/zones/{zone}/agents/{id}"),
+                "headers": [["Authorization", authorization]],
+            });
+            if session["lifecycle"] == "service" {
+                step["json"] = json!({"lease_generation": session["lease_generation"]});
+            }
+            let _ = self.send(&step).await; // it may have ended already
+        }
+    }
+
+    async fn send(&self, step: &Value) -> Result<Answer, String> {
+        let sts = step["to"] == "sts";
+        let base = if sts { self.bases.sts } else { self.bases.coordinator };
+        let exchange = async {
+            let mut stream = TcpStream::connect(base).await?;
+            // A server that refuses a body answers and closes, in the middle of it perhaps.
+            let _ = stream.write_all(&request(step, base)).await;
+            let mut bytes = Vec::new();
+            let closed = stream.read_to_end(&mut bytes).await;
+            if bytes.is_empty() { closed.map(|_| bytes) } else { Ok(bytes) }
+        };
+        let bytes = timeout(PATIENCE, exchange).await.map_err(|late| late.to_string())?;
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        let answer = Answer::parse(&bytes, word(step, "method"));
+        answer.ok_or_else(|| format!("but {:?}", String::from_utf8_lossy(&bytes)))
+    }
+}
+
+/// The bytes of a request, with nothing normalised: the target stands as the step has it.
+fn request(step: &Value, host: SocketAddr) -> Vec<u8> {
+    let has = |name| pairs(step, "headers").any(|(it, _)| it.eq_ignore_ascii_case(name));
+    let (body, media_type) = if step.get("form").is_some() {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        let form = form.extend_pairs(pairs(step, "form")).finish();
+        (form.into_bytes(), Some("application/x-www-form-urlencoded"))
+    } else if let Some(json) = step.get("json") {
+        (json.to_string().into_bytes(), Some("application/json"))
+    } else if let Some(text) = step["text"].as_str() {
+        (latin1(text), None)
+    } else {
+        (vec![b'x'; step["fill_body"].as_u64().unwrap_or(0) as usize], None)
+    };
+    let (method, target) = (word(step, "method"), word(step, "path"));
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    for (name, value) in pairs(step, "headers") {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if let Some(media_type) = media_type.filter(|_| !has("content-type")) {
+        head += &format!("Content-Type: {media_type}\r\n");
+    }
+    // With a transfer coding the text of the step is framed already.
+    let sized = !body.is_empty() || ["POST", "PUT", "PATCH"].contains(&method);
+    if sized && !has("transfer-encoding") {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    [latin1(&(head + "\r\n")), body].concat()
+}
+
+fn latin1(text: &str) -> Vec<u8> {
+    text.chars().map(|it| u8::try_from(it).expect("transcripts send Latin-1")).collect()
+}
+
+struct Answer {
+    status: u16,
+    /// Names in lower case, in the order of the wire.
+    headers: Vec<(String, String)>,
+    /// The body where it is JSON other than `null`; as text it is for people.
+    json: Option<Value>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What came over a connection until it was closed; nothing unless it is complete.
+    fn parse(bytes: &[u8], method: &str) -> Option<Self> {
+        let split = |bytes, at: &[u8]| -> Option<(String, &[u8])> {
+            let bytes: &[u8] = bytes;
+            let end = bytes.windows(at.len()).position(|window| window == at)?;
+            Some((bytes[..end].iter().copied().map(char::from).collect(), &bytes[end + at.len()..]))
+        };
+        let (head, mut rest) = split(bytes, b"\r\n\r\n")?;
+        let mut lines = head.split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        let headers = lines.map(|line| line.split_once(':'));
+        let headers = headers.map(|it| Some((it?.0.to_ascii_lowercase(), it?.1.trim().to_owned())));
+        let mut answer = Self { status, headers: headers.collect::<Option<_>>()?, json: None };
+        let mut body = Vec::new();
+        if method == "HEAD" || matches!(status, 204 | 304) {
+            return Some(answer);
+        } else if answer.header("transfer-encoding").is_some_and(|it| it.contains("chunked")) {
+            loop {
+                let (size, chunk) = split(rest, b"\r\n")?;
+                let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+                if size == 0 {
+                    break;
+                }
+                body.extend_from_slice(chunk.get(..size)?);
+                rest = chunk.get(size + 2..)?;
+            }
+        } else if let Some(length) = answer.header("content-length") {
+            body.extend_from_slice(rest.get(..length.parse().ok()?)?);
+        } else {
+            body.extend_from_slice(rest);
+        }
+        answer.json = serde_json::from_slice(&body).ok().filter(|json: &Value| !json.is_null());
+        Some(answer)
+    }
+}
+
+/// A token spoilt on purpose.
+fn derive(step: &Value) -> Result<String, String> {
+    let token = word(step, "from");
+    let parts: Vec<_> = token.split('.').collect();
+    let [header, payload, signature] = parts[..] else { return Err("not a token".into()) };
+    Ok(match word(step, "how") {
+        "flip-signature" => {
+            let flipped = if signature.starts_with('A') { "B" } else { "A" };
+            format!("{header}.{payload}.{flipped}{}", signature.get(1..).unwrap_or_default())
+        }
+        "drop-signature" => format!("{header}.{payload}."),
+        "alg-none" => {
+            format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#))
+        }
+        "other-claims" => {
+            let mut claims = token_part(token, 1)?;
+            for (claim, value) in members(step, "claims") {
+                claims[claim] = value.clone();
+            }
+            format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(claims.to_string()))
+        }
+        other => return Err(format!("unknown way to spoil a token: {other}")),
+    })
+}
+
+/// Whether a number claim moves from each token to the next as it should: `=`, `<` or `<=`.
+fn relation(step: &Value) -> Result<Vec<String>, String> {
+    let claim = word(step, "claim");
+    let value = |it: &Value| Ok(token_part(it.as_str().unwrap_or_default(), 1)?[claim].as_i64());
+    let values = items(step, "tokens").map(value).collect::<Result<Vec<_>, String>>()?;
+    let holds = values.windows(2).zip(items(step, "holds")).all(|(pair, how)| match pair {
+        [Some(before), Some(after)] => match how.as_str() {
+            Some("=") => before == after,
+            Some("<") => before < after,
+            Some("<=") => before <= after,
+            _ => false,
+        },
+        _ => false,
+    });
+    let problem = (!holds).then(|| format!("{claim} is {values:?}, expected {}", step["holds"]));
+    Ok(problem.into_iter().collect())
+}
+
+/// Header or claims of a token.
+fn token_part(token: &str, index: usize) -> Result<Value, String> {
+    let decoded = URL_SAFE_NO_PAD.decode(token.split('.').nth(index).unwrap_or_default()).ok();
+    let json: Option<Value> = decoded.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    json.filter(Value::is_object).ok_or_else(|| format!("part {index} of a token is no object"))
+}
+
+fn kind(text: &str) -> Option<&'static str> {
+    KINDS.iter().find(|(form, _)| form.is_match(text)).map(|(_, kind)| *kind)
+}
+
+/// Values by name, in the order they became known: of several names of a value the first counts.
+#[derive(Clone, Default)]
+struct Variables(Vec<(String, Value)>);
+
+impl Variables {
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    fn set(&mut self, name: &str, value: Value) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Puts variables into a step: `${name}` anywhere in a string.
+    fn fill(&self, value: &mut Value) -> Result<(), String> {
+        match value {
+            Value::Array(items) => items.iter_mut().try_for_each(|item| self.fill(item)),
+            Value::Object(members) => members.values_mut().try_for_each(|member| self.fill(member)),
+            Value::String(text) => {
+                let mut missing = Ok(());
+                let filled = VARIABLE.replace_all(text, |found: &Captures<'_>| {
+                    let value = self.get(&found[1]);
+                    if value.is_none() {
+                        missing = Err(format!("variable {} was never kept", &found[1]));
+                    }
+                    let text = value.and_then(Value::as_str).map(str::to_owned);
+                    text.unwrap_or_else(|| value.unwrap_or(&Value::Null).to_string())
+                });
+                *text = filled.into_owned();
+                missing
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps values of an answer under names: by JSON pointer, or `header:NAME`. What the claims
+    /// and the key of a token are called gets names as well.
+    fn keep(&mut self, answer: &Answer, step: &Value) -> Result<(), String> {
+        for (name, source) in members(step, "keep") {
+            let source = source.as_str().unwrap_or_default();
+            let value = match source.strip_prefix("header:") {
+                Some(header) => answer.header(header).map(|value| json!(value)),
+                None => answer.json.as_ref().and_then(|json| json.pointer(source)).cloned(),
+            };
+            let value = value.ok_or_else(|| format!("no {source} to keep as {name}"))?;
+            self.set(name, value.clone());
+            let Some(token) = value.as_str().filter(|it| kind(it) == Some("<jwt>")) else {
+                continue;
+            };
+            let (header, claims) = (token_part(token, 0)?, token_part(token, 1)?);
+            let kid = header.get("kid").filter(|kid| **kid != "");
+            let claims = ["sid", "root_sid", "jti"].map(|claim| (claim, claims.get(claim)));
+            for (member, value) in [("kid", kid)].into_iter().chain(claims) {
+                if let Some(value) = value.filter(|it| !self.0.iter().any(|(_, old)| old == *it)) {
+                    self.set(&format!("{name}.{member}"), value.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The repeatable form of an answer, once its kept values have names.
+    fn record(&self, answer: &Answer, step: &Value) -> Value {
+        let mut headers = Map::new();
+        for (name, value) in KEEP_HEADERS.iter().filter_map(|it| Some((*it, answer.header(it)?))) {
+            let mut value = self.shape_text(value, "");
+            if name == "content-type" {
+                value.truncate(value.find(';').unwrap_or(value.len()));
+            }
+            headers.insert(name.into(), json!(value));
+        }
+        let mut form = json!({"status": answer.status, "headers": headers});
+        if let Some(json) = &answer.json {
+            form["json"] = self.shape(json, "");
+        }
+        for (name, _) in members(step, "keep") {
+            let token = self.get(name).and_then(Value::as_str);
+            if let Some(token) = token.filter(|it| kind(it) == Some("<jwt>")) {
+                form["tokens"][name] = self.shape_token(token);
+            }
+        }
+        form
+    }
+
+    fn shape_token(&self, token: &str) -> Value {
+        let [mut header, claims] = [0, 1].map(|part| token_part(token, part).unwrap_or_default());
+        if let Some(kid) = header.get_mut("kid") {
+            *kid = json!("<kid>");
+        }
+        let lifetime = claims["exp"].as_i64().zip(claims["iat"].as_i64()).map(|(end, at)| end - at);
+        json!({"header": header, "lifetime": lifetime, "claims": self.shape(&claims, "")})
+    }
+
+    /// The repeatable form of a value under a member name.
+    fn shape(&self, value: &Value, key: &str) -> Value {
+        match value {
+            Value::Object(members) => {
+                members.iter().map(|(key, value)| (key.clone(), self.shape(value, key))).collect()
+            }
+            Value::Array(items) => items.iter().map(|item| self.shape(item, key)).collect(),
+            Value::Number(_) if ["exp", "iat", "nbf"].contains(&key) => json!("<seconds>"),
+            Value::Number(_) if COUNTERS.contains(&key) => json!("<int>"),
+            Value::String(text) => json!(self.shape_text(text, key)),
+            other => other.clone(),
+        }
+    }
+
+    fn shape_text(&self, text: &str, key: &str) -> String {
+        let known = self.0.iter().filter_map(|(name, value)| Some((value.as_str()?, name)));
+        // A shorter value might be a part of anything.
+        let mut known: Vec<_> = known.filter(|(value, _)| value.chars().count() >= 6).collect();
+        if let Some((_, name)) = known.iter().find(|(value, _)| *value == text) {
+            return format!("${{{name}}}");
+        }
+        known.sort_by_key(|(value, _)| Reverse(value.len()));
+        let text = known.iter().fold(text.to_owned(), |text, (value, name)| {
+            text.replace(value, &format!("${{{name}}}"))
+        });
+        match kind(&text) {
+            Some(kind) => kind.into(),
+            None if ["x", "y"].contains(&key) && COORDINATE.is_match(&text) => {
+                "<coordinate>".into()
+            }
+            None => EMBEDDED
+                .iter()
+                .fold(text, |text, (form, kind)| form.replace_all(&text, *kind).into_owned()),
+        }
+    }
+}
+
+/// What counts of an answer that only the HTTP framework of the original server made.
+fn loose(form: &Value) -> Value {
+    let mut headers = form["headers"].as_object().cloned().unwrap_or_default();
+    headers.retain(|name, _| name != "content-type" && name != "allow");
+    json!({"status": form["status"], "headers": headers})
+}
+
+/// Where two repeatable forms differ in what matters.
+fn differences(expected: &Value, actual: &Value, path: &str) -> Vec<String> {
+    match (expected, actual) {
+        (Value::Object(expected), Value::Object(actual)) => {
+            let names: BTreeSet<_> = expected.keys().chain(actual.keys()).collect();
+            let names = names.into_iter().filter(|name| !SOFT.contains(&name.as_str()));
+            let compare =
+                |name| match (expected.get(name), actual.get(name), format!("{path}/{name}")) {
+                    (Some(expected), Some(actual), path) => differences(expected, actual, &path),
+                    (None, Some(actual), path) => vec![format!("{path}: unexpected {actual}")],
+                    (missing, _, path) => vec![format!(
+                        "{path}: missing, expected {}",
+                        missing.unwrap_or(&Value::Null)
+                    )],
+                };
+            names.flat_map(compare).collect()
+        }
+        (Value::Array(expected), Value::Array(actual)) if expected.len() == actual.len() => {
+            let [mut expected, mut actual] = [expected.clone(), actual.clone()];
+            if path.rsplit('/').next().is_some_and(|name| UNORDERED.contains(&name)) {
+                expected.sort_by_cached_key(Value::to_string);
+                actual.sort_by_cached_key(Value::to_string);
+            }
+            let pairs = expected.iter().zip(&actual).enumerate();
+            pairs
+                .flat_map(|(at, (it, other))| differences(it, other, &format!("{path}/{at}")))
+                .collect()
+        }
+        _ if same(expected, actual, path) => Vec::new(),
+        _ => vec![format!("{path}: {actual}, expected {expected}")],
+    }
+}
+
+/// Whether a value will do. Ids need not be UUIDs, nor have key ids one form, and a second may
+/// begin between two readings of a clock.
+fn same(expected: &Value, actual: &Value, path: &str) -> bool {
+    let seconds = |value: &Value| match path {
+        _ if path.ends_with("x-caracal-token-expires-in") => value.as_str()?.parse().ok(),
+        _ if path.ends_with("expires_in") || path.ends_with("lifetime") => value.as_i64(),
+        _ => None,
+    };
+    if let (Some(expected), Some(actual)) = (seconds(expected), seconds(actual)) {
+        return expected.abs_diff(actual) <= 2;
+    }
+    let any = expected == "<uuid>" || expected == "<kid>";
+    expected == actual
+        || any && actual.as_str().is_some_and(|text| !text.is_empty())
+        || expected.is_number() && expected.as_f64() == actual.as_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(value: Value) -> Value {
+        let mut variables = Variables::default();
+        variables.set("zone", json!("zone-main"));
+        variables.set("again", json!("zone-main"));
+        variables.set("longer", json!("zone-main-2"));
+        variables.set("short", json!("zone-"));
+        variables.shape(&value, "")
+    }
+
+    #[test]
+    fn known_values_stand_as_their_first_name_and_the_longest_first() {
+        let texts = json!(["zone-main", "at /zone-main-2/zone-main", "zone-other"]);
+        assert_eq!(shape(texts), json!(["${zone}", "at /${longer}/${zone}", "zone-other"]));
+    }
+
+    #[test]
+    fn generated_values_stand_as_their_kind() {
+        let uuid = "0f8fad5b-d9cb-469f-a165-70867728950e";
+        let answer = json!({
+            "id": uuid, "at": "2026-01-02T03:04:05.6Z", "token": "eyJh.eyJi.c-_", "hash": "0a".repeat(32),
+            "text": format!("no {uuid} for Bearer eyJh.eyJi.c"), "x": "A".repeat(43), "z": "A".repeat(43),
+            "exp": 5, "other": 5, "edge_version": 5, "yes": true, "nearly": uuid.to_uppercase(),
+        });
+        let form = json!({
+            "id": "<uuid>", "at": "<time>", "token": "<jwt>", "hash": "<hex64>",
+            "text": "no <uuid> for Bearer <jwt>", "x": "<coordinate>", "z": "A".repeat(43),
+            "exp": "<seconds>", "other": 5, "edge_version": "<int>", "yes": true,
+            "nearly": uuid.to_uppercase(),
+        });
+        assert_eq!(shape(answer), form);
+    }
+
+    #[test]
+    fn what_matters_may_not_differ() {
+        let found = |expected, actual| differences(&expected, &actual, "");
+        let (expected, actual) = (json!({"a": 1, "b": [1, 2]}), json!({"b": [2, 1], "c": null}));
+        let all = ["/a: missing, expected 1", "/b/0: 2, expected 1", "/b/1: 1, expected 2"];
+        assert_eq!(found(expected, actual), [&all[..], &["/c: unexpected null"]].concat());
+        assert_eq!(found(json!({"expires_in": 900}), json!({"expires_in": 903})).len(), 1);
+        assert_eq!(found(json!({"depth": 1}), json!({"depth": 2})).len(), 1);
+        assert_eq!(found(json!("<uuid>"), json!("")).len(), 1);
+        assert_eq!(found(json!("<time>"), json!("then")).len(), 1);
+        assert_eq!(found(json!(["a"]), json!(["a", "a"])).len(), 1);
+    }
+
+    #[test]
+    fn what_does_not_matter_may() {
+        let expected = json!({"expires_in": 900, "message": "a", "id": "<uuid>", "n": 1,
+            "inbound_edges": ["a", "b"]});
+        let actual = json!({"expires_in": 898, "detail": "b", "id": "session-1", "n": 1.0,
+            "inbound_edges": ["b", "a"]});
+        assert_eq!(differences(&expected, &actual, ""), [""; 0]);
+    }
+}

@@ -106,33 +106,14 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         // It goes with the runtime.
         tokio::spawn(axum::serve(listener, operator::routes(&caracal)).into_future());
     }
-    let mut lines = String::new();
-    let application =
-        options.application.clone().or_else(|| caracal.applications().into_iter().next());
-    match application {
-        Some(application) => {
-            let environment = caracal.environment(&application).ok_or_else(|| {
-                let known = caracal.applications().join(", ");
-                format!("the world has no application `{application}`, only: {known}")
-            })?;
-            for file in &options.write_config {
-                config::write(file, &environment, options.force)?;
-                tracing::info!("wrote {} for {application}", file.display());
-            }
-            for (name, value) in &environment {
-                lines += &format!("export {name}={}\n", in_shell_quotes(value));
-            }
-        }
-        None if options.write_config.is_empty() => {}
-        None => return Err("the world has no application to write a configuration for".into()),
-    }
+    let exports = configure(&options, &caracal)?;
     for address in [Some(options.sts), Some(options.coordinator), options.operator] {
         if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
             tracing::warn!("{address} can be reached from other machines; nothing is encrypted");
         }
     }
     let mut stdout = io::stdout();
-    stdout.write_all((lines + &operator + "ready\n").as_bytes())?;
+    stdout.write_all((exports + &operator + "ready\n").as_bytes())?;
     stdout.flush()?;
 
     ended.await;
@@ -142,6 +123,27 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         let _ = tokio::time::timeout(GRACE, caracal.shutdown()).await;
     }
     Ok(())
+}
+
+/// Writes the configurations asked for; the environment, as lines for a shell.
+fn configure(options: &Options, caracal: &EmbeddedCaracal) -> Result<String, String> {
+    let known = caracal.applications();
+    let Some(application) = options.application.as_ref().or(known.first()) else {
+        return match options.write_config.is_empty() {
+            true => Ok(String::new()),
+            false => Err("the world has no application to write a configuration for".to_owned()),
+        };
+    };
+    let environment = caracal.environment(application).ok_or_else(|| {
+        format!("the world has no application `{application}`, only: {}", known.join(", "))
+    })?;
+    for file in &options.write_config {
+        config::write(file, &environment, options.force)?;
+        tracing::info!("wrote {} for {application}", file.display());
+    }
+    let export =
+        |(name, value): &(&str, String)| format!("export {name}={}\n", in_shell_quotes(value));
+    Ok(environment.iter().map(export).collect())
 }
 
 /// Waits for Ctrl-C and, where there is such a thing, SIGTERM; both are caught from now on.

@@ -42,6 +42,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(world: World, clock: EmbeddedClock) -> Result<Self, WorldError> {
+        world.limits.check()?;
         let start = Time::of(&clock);
         let mut state = Self {
             registry: Registry::default(),

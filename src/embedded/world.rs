@@ -76,6 +76,13 @@ pub struct Limits {
     pub mints_per_minute_per_resource_and_application: u32,
 }
 
+impl Limits {
+    pub(super) fn check(&self) -> Result<(), WorldError> {
+        let sweeps = self.service_sweep_seconds.min(self.task_sweep_seconds);
+        check(sweeps > 0, || "there must be a second at least between sweeps".to_owned())
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -311,18 +318,25 @@ pub(super) struct Registered {
 }
 
 impl Registry {
-    /// Adds a zone with all that is in it.
+    /// Adds a zone with all that is in it, or nothing.
     pub(super) fn add_zone(&mut self, zone: Zone) -> Result<(), WorldError> {
         let Zone { id, .. } = &zone;
         check(is_path_id(id), || format!("`{id}` is no zone id: 1 to 100 of A-Z a-z 0-9 _ . - :"))?;
         check(!self.0.contains_key(id), || format!("there is a zone `{id}` already"))?;
+        let id = id.clone();
+        self.0.insert(id.clone(), Registered::default());
+        let filled = self.fill_zone(zone);
+        if filled.is_err() {
+            self.0.shift_remove(&id);
+        }
+        filled
+    }
+
+    fn fill_zone(&mut self, zone: Zone) -> Result<(), WorldError> {
         let id = zone.id;
-        let registered = Registered {
-            restrictions: zone.restrictions,
-            confinement: zone.confinement,
-            ..Registered::default()
-        };
-        self.0.insert(id.clone(), registered);
+        let registered = self.zone_mut(&id)?;
+        registered.restrictions = zone.restrictions;
+        registered.confinement = zone.confinement;
         for application in zone.applications {
             self.add_application(&id, application)?;
         }

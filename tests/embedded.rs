@@ -389,12 +389,26 @@ async fn a_world_that_contradicts_itself_does_not_start() {
         (wrong(Zone::new("a b")), "no zone id"),
         (wrong(Zone::new("z")).zone(Zone::new("z")), "already"),
         (wrong(Zone::new("z").grant(Grant::new("app", TICKETS))), "no application"),
-        (World::sample().limits(no_sweeps), "sweep"),
+        (World::new().limits(no_sweeps), "sweep"),
     ] {
         let refused =
             EmbeddedCaracal::builder().world(world).start().await.unwrap_err().to_string();
         assert!(refused.contains(why), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_world_without_zones_gets_the_sample_s() {
+    let mut limits = Limits::default();
+    limits.sessions_per_zone = 1;
+    let world = World::new().limits(limits);
+    let caracal = EmbeddedCaracal::builder().world(world).start().await.unwrap();
+    let agent = Agent::new(&caracal, "app-1");
+    let token = agent.lifecycle().await;
+    agent.start(&token, json!({})).await;
+    let body = json!({ "application_id": "app-1" });
+    let (status, refusal) = agent.call("POST", "/agents", &token, Some(body)).await;
+    assert_eq!((status, refusal), (429, json!({ "error": "session_zone_limit_exceeded" })));
 }
 
 #[tokio::test]

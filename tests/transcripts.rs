@@ -3,6 +3,7 @@
 #![cfg(feature = "embedded")]
 
 mod replay;
+mod support;
 
 use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
@@ -55,17 +56,44 @@ fn vector(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Replays a file against a control plane of its own, under a clock that only `wait` moves.
-async fn replayed(name: &str) -> Report {
+/// The program, told what operators do by its own route.
+#[cfg(unix)]
+impl Operator for support::dev::Running {
+    async fn wait(&self, time: Duration) {
+        let step = serde_json::json!({ "action": "advance", "seconds": time.as_secs_f64() });
+        let (status, answer) = self.operate(step).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    async fn act(&self, step: &Value) -> Result<(), String> {
+        match self.operate(step.clone()).await {
+            (200, _) => Ok(()),
+            (status, answer) => Err(format!("{status} {answer}")),
+        }
+    }
+}
+
+fn bases(sts_url: &str, coordinator_url: &str) -> Bases {
+    let address = |url: &str| url.strip_prefix("http://").unwrap().parse().unwrap();
+    Bases { sts: address(sts_url), coordinator: address(coordinator_url) }
+}
+
+/// A file and its world, the limits of the file included.
+fn conversation(name: &str) -> (Value, String) {
     let file: Value = serde_json::from_str(&vector(&format!("{name}.json"))).unwrap();
     let mut world = vector(file["world"].as_str().unwrap());
-    let variables = replay::world_variables(&world);
     if let Some(limits) = file["limits"].as_object() {
         world.push_str("\n[limits]\n");
         for (limit, value) in limits {
             writeln!(world, "{limit} = {value}").unwrap();
         }
     }
+    (file, world)
+}
+
+/// Replays a file against a control plane of its own, under a clock that only `wait` moves.
+async fn replayed(name: &str) -> Report {
+    let (file, world) = conversation(name);
     let clock = ManualClock::new(1_790_000_000);
     // Between two full seconds, where a clock that is read nearly always is.
     clock.advance(Duration::from_millis(400));
@@ -75,18 +103,34 @@ async fn replayed(name: &str) -> Report {
         .start()
         .await
         .unwrap();
-    let address = |url: &str| url.strip_prefix("http://").unwrap().parse().unwrap();
-    let bases =
-        Bases { sts: address(caracal.sts_url()), coordinator: address(caracal.coordinator_url()) };
+    let bases = bases(caracal.sts_url(), caracal.coordinator_url());
+    let variables = replay::world_variables(&world);
     let report = replay::replay(name, &file, &variables, &bases, &Operated(&caracal)).await;
     caracal.shutdown().await;
     report
 }
 
+/// Replays a file against a process of its own, whose clock is the system's.
+#[cfg(unix)]
+async fn replayed_by_the_program(name: &str) -> Report {
+    let (file, world) = conversation(name);
+    let folder = support::dev::Folder::new(&format!("transcripts-{name}"));
+    // The keys of identity providers stand beside the world.
+    folder.file("idp_jwks.json", &vector("idp_jwks.json"));
+    let path = folder.file("world.toml", &world);
+    let program = support::dev::Running::start(&["--world", &path, "--operator", "0"]).await;
+    let printed = program.variables().await;
+    let bases = bases(&printed["CARACAL_STS_URL"], &printed["CARACAL_COORDINATOR_URL"]);
+    let variables = replay::world_variables(&world);
+    let report = replay::replay(name, &file, &variables, &bases, &program).await;
+    let (code, log) = program.signal("-TERM").await;
+    assert_eq!(code, Some(0), "{log}");
+    report
+}
+
 /// Replays and compares what differs with what may. What needs a Gateway is left out: of
 /// `sts-rotation` that is everything.
-async fn holds(name: &str, transcripts: usize, exchanges: usize) {
-    let report = replayed(name).await;
+fn holds(name: &str, report: &Report, transcripts: usize, exchanges: usize) {
     let unlisted: Vec<_> = report
         .differing
         .iter()
@@ -111,12 +155,23 @@ fn texts(found: &[&String]) -> String {
 }
 
 macro_rules! files {
-    ($($test:ident: $file:literal, $transcripts:literal, $exchanges:literal;)*) => {$(
-        #[tokio::test]
-        async fn $test() {
-            holds($file, $transcripts, $exchanges).await;
+    ($($test:ident: $file:literal, $transcripts:literal, $exchanges:literal;)*) => {
+        mod in_process {
+            $(#[tokio::test]
+            async fn $test() {
+                super::holds($file, &super::replayed($file).await, $transcripts, $exchanges);
+            })*
         }
-    )*};
+
+        #[cfg(unix)]
+        mod by_the_program {
+            $(#[tokio::test]
+            async fn $test() {
+                let report = super::replayed_by_the_program($file).await;
+                super::holds($file, &report, $transcripts, $exchanges);
+            })*
+        }
+    };
 }
 
 files! {

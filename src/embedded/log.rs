@@ -16,8 +16,8 @@ pub(super) fn coordinator(
 ) {
     let who = application.unwrap_or("unknown");
     let (method, path) = (&head.method, head.uri.path());
-    let code = code.unwrap_or_default();
-    tracing::info!(target: TARGET, "coordinator {who}: {method} {path} -> {} {code}", status.as_u16());
+    let code = code.map(|code| format!(" {code}")).unwrap_or_default();
+    tracing::info!(target: TARGET, "coordinator {who}: {method} {path} -> {}{code}", status.as_u16());
 }
 
 /// A request to the token endpoint and what became of it. What the form says is written escaped.

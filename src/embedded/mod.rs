@@ -115,7 +115,7 @@ pub struct EmbeddedCaracal {
 
 /// Configures an [`EmbeddedCaracal`].
 pub struct EmbeddedCaracalBuilder {
-    world: Option<World>,
+    world: World,
     clock: Arc<dyn Clock>,
     sts: SocketAddr,
     coordinator: SocketAddr,
@@ -157,17 +157,17 @@ pub enum OperatorError {
 }
 
 impl EmbeddedCaracalBuilder {
-    /// Who and what there is: [`World::sample`] unless set.
+    /// Who and what there is. Without zones it gets those of [`World::sample`].
     #[must_use]
     pub fn world(mut self, world: World) -> Self {
-        self.world = Some(world);
+        self.world = world;
         self
     }
 
-    /// Adds a zone, to an empty world unless one was set before.
+    /// Adds a zone to the world.
     #[must_use]
     pub fn zone(mut self, zone: Zone) -> Self {
-        self.world = Some(self.world.unwrap_or_default().zone(zone));
+        self.world.zones.push(zone);
         self
     }
 
@@ -200,7 +200,10 @@ impl EmbeddedCaracalBuilder {
     /// If the world contradicts itself or an address is taken.
     pub async fn start(self) -> Result<EmbeddedCaracal, StartError> {
         let clock = EmbeddedClock::new(self.clock);
-        let world = self.world.unwrap_or_else(World::sample);
+        let mut world = self.world;
+        if world.zones.is_empty() {
+            world.zones = World::sample().zones;
+        }
         let state = State::new(world, clock.clone())?;
         let (sts, sts_url) = listen(self.sts).await?;
         let (coordinator, coordinator_url) = listen(self.coordinator).await?;
@@ -242,7 +245,7 @@ impl EmbeddedCaracal {
     pub fn builder() -> EmbeddedCaracalBuilder {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         EmbeddedCaracalBuilder {
-            world: None,
+            world: World::new(),
             clock: Arc::new(SystemClock),
             sts: free,
             coordinator: free,

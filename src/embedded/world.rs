@@ -5,9 +5,8 @@ use std::fmt;
 
 use indexmap::IndexMap;
 
-/// All that an embedded Caracal is started with.
-///
-/// Without any zone it is a small one of its own: see [`World::sample`].
+/// All that an embedded Caracal is started with. One without zones gets those of
+/// [`World::sample`].
 #[derive(Debug, Clone, Default)]
 pub struct World {
     pub(super) zones: Vec<Zone>,
@@ -78,8 +77,20 @@ pub struct Limits {
 
 impl Limits {
     pub(super) fn check(&self) -> Result<(), WorldError> {
-        let sweeps = self.service_sweep_seconds.min(self.task_sweep_seconds);
-        check(sweeps > 0, || "there must be a second at least between sweeps".to_owned())
+        let Self {
+            service_lease_seconds,
+            service_sweep_seconds,
+            task_sweep_seconds,
+            sessions_per_zone,
+            sessions_per_application,
+            requests_per_minute,
+            mints_per_minute_per_resource_and_application,
+        } = *self;
+        let all_are_positive = service_lease_seconds.min(service_sweep_seconds) > 0
+            && task_sweep_seconds > 0
+            && sessions_per_zone.min(sessions_per_application) > 0
+            && requests_per_minute.min(mints_per_minute_per_resource_and_application) > 0;
+        check(all_are_positive, || "a limit or a time between sweeps is 0".to_owned())
     }
 }
 

@@ -53,7 +53,8 @@ impl World {
     /// | `[[zones.issuers]]` | identity providers: `issuer`, `audience`, `jwks_url` (all needed), `jwks_file`: a file beside the world's, used in place of what the URL answers |
     /// | `[limits]` | `service_lease_seconds`, `sweep_seconds` (services and tasks alike), `sessions_per_zone`, `sessions_per_application`, `requests_per_minute`, `mints_per_minute_per_resource_and_application`; the defaults are those of [`Limits`] |
     ///
-    /// Ids and secrets left out are made up. Without any zone it is that of [`World::sample`].
+    /// Ids and secrets left out are made up. A file without zones means those of
+    /// [`World::sample`].
     ///
     /// | `credential` | further members |
     /// |---|---|
@@ -115,9 +116,6 @@ fn read(text: &str) -> Result<World, Fault> {
     // Only there to find contradictions: it is the one that knows what may be.
     let mut registry = Registry::default();
     let mut world = World::new().limits(limits(&table.limits));
-    if table.zones.is_empty() {
-        world.zones = World::sample().zones;
-    }
     for zone in table.zones {
         world = world.zone(read_zone(zone, &mut registry)?);
     }
@@ -350,7 +348,7 @@ scopes = ["tickets:read"]
         assert_eq!(world.limits.requests_per_minute, Limits::default().requests_per_minute);
 
         assert_eq!(right("").zones[0].grants[0].role, "app-1");
-        assert_eq!(World::from_toml("").unwrap().zones[0].applications[0].id, "app-1");
+        assert!(World::from_toml("").unwrap().zones.is_empty());
     }
 
     #[test]

@@ -4,6 +4,9 @@
 #[path = "../../examples/quickstart/issuer.rs"]
 mod issuer;
 
+#[cfg(all(unix, feature = "embedded"))]
+pub(crate) mod dev;
+
 use std::{cell::RefCell, sync::Once};
 
 use axum::Router;

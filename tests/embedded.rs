@@ -19,7 +19,7 @@ use caracal_axum::{
 };
 use serde_json::{Value, json};
 use support::{Logs, client};
-use tokio::task::JoinSet;
+use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 
 const TICKETS: &str = "resource://tickets";
 
@@ -102,18 +102,28 @@ impl Agent {
     }
 
     async fn delegate(&self, token: &str, source: &Value, target: &Value) -> Value {
+        let (status, edge) = self.try_delegate(token, source, target, &["tickets:read"]).await;
+        assert_eq!(status, 201, "{edge}");
+        edge
+    }
+
+    async fn try_delegate(
+        &self,
+        token: &str,
+        source: &Value,
+        target: &Value,
+        scopes: &[&str],
+    ) -> (u16, Value) {
         let body = json!({
             "issuer_application_id": self.application,
             "receiver_application_id": self.application,
             "source_session_id": source["agent_session_id"],
             "target_session_id": target["agent_session_id"],
             "resource_id": TICKETS,
-            "scopes": ["tickets:read"],
+            "scopes": scopes,
             "ttl_seconds": 600,
         });
-        let (status, edge) = self.call("POST", "/delegations", token, Some(body)).await;
-        assert_eq!(status, 201, "{edge}");
-        edge
+        self.call("POST", "/delegations", token, Some(body)).await
     }
 
     async fn mint(&self, session: &Value, edge: &Value) -> (u16, Value) {
@@ -313,6 +323,117 @@ async fn a_revocation_kills_the_starting_token_a_second_later() {
 }
 
 #[tokio::test]
+async fn a_service_past_its_deadline_can_neither_act_nor_delegate() {
+    let (caracal, agent) = sample().await;
+    let token = agent.lifecycle().await;
+    let parent = agent.start(&token, json!({})).await;
+    let service = json!({ "lifecycle": "service", "labels": ["reader"] });
+    let service = agent.start(&token, service).await;
+    let edge = agent.delegate(&token, &parent, &service).await;
+    // The lease ends just after the sweep of second 120, and the next is at 150.
+    caracal.advance(Duration::from_secs(119));
+    assert_eq!(agent.mint(&service, &edge).await.0, 200);
+    caracal.advance(Duration::from_secs(2));
+    assert_eq!(agent.mint(&service, &edge).await.0, 403);
+    let (status, refusal) = agent.try_delegate(&token, &parent, &service, &["tickets:read"]).await;
+    assert_eq!((status, refusal), (404, json!({ "error": "delegation_endpoint_not_found" })));
+    let path = format!("/agents/{}", service["agent_session_id"].as_str().unwrap());
+    let (_, detail) = agent.call("GET", &path, &token, None).await;
+    assert_eq!(detail["status"], "active", "no sweep has found it");
+}
+
+#[tokio::test]
+async fn another_token_exchanges_for_nothing() {
+    let (caracal, agent) = sample().await;
+    let token = agent.lifecycle().await;
+    let parent = agent.start(&token, json!({})).await;
+    let child = json!({
+        "parent_id": parent["agent_session_id"], "parent_authority": "none", "labels": ["reader"],
+    });
+    let child = agent.start(&token, child).await;
+    let edge = agent.delegate(&token, &parent, &child).await;
+    let (_, mandate) = agent.mint(&child, &edge).await;
+    caracal.add_application("zone-1", Application::new("app-2").client_secret("other")).unwrap();
+    let exchanged = async |agent: &Agent, subject: &str, more: &[(&str, &str)]| {
+        let mut form = vec![
+            ("resource", TICKETS),
+            ("scope", "agent:lifecycle"),
+            ("subject_token", subject),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ];
+        form.extend(more);
+        let (status, refusal) = agent.exchange(&form).await;
+        (status, refusal["error_description"].as_str().unwrap().to_owned())
+    };
+    let says = |status, text: &str| (status, text.to_owned());
+    let mandate = mandate["access_token"].as_str().unwrap();
+    assert_eq!(exchanged(&agent, mandate, &[]).await, says(401, "invalid subject_token"));
+    let other = Agent::new(&caracal, "app-2");
+    let mismatch = says(403, "authority record client mismatch");
+    assert_eq!(exchanged(&other, &token, &[]).await, mismatch);
+    let record = says(403, "authority record mismatch");
+    assert_eq!(exchanged(&agent, &token, &[("session_id", "x")]).await, record);
+    let policy = says(403, "policy denied (no_rule_matched)");
+    assert_eq!(exchanged(&agent, &token, &[]).await, policy);
+    caracal.advance(Duration::from_secs(900));
+    assert_eq!(exchanged(&agent, &token, &[]).await, says(401, "invalid subject_token"));
+
+    // A scope that no resource declares never reaches policy, which would give a reason.
+    let undeclared = [("resource", TICKETS), ("scope", "tickets:fly")];
+    let (status, refusal) = agent.exchange(&undeclared).await;
+    assert_eq!((status, &refusal["error_description"]), (403, &json!("policy denied")));
+}
+
+#[tokio::test]
+async fn what_a_database_cannot_hold_is_refused() {
+    let (_caracal, agent) = sample().await;
+    let token = agent.lifecycle().await;
+    for changes in [
+        json!({ "parent_id": "" }),
+        json!({ "labels": ["a\u{0}b"] }),
+        json!({ "metadata": { "deep": [{ "a\u{0}": 1 }] } }),
+        json!({ "subject_session_id": "\u{0}" }),
+    ] {
+        let mut body = json!({ "application_id": "app-1" });
+        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let (status, refusal) = agent.call("POST", "/agents", &token, Some(body)).await;
+        assert_eq!((status, &refusal["error"]), (500, &json!("internal_error")), "{changes}");
+    }
+    assert_eq!(agent.count(&token, "/agents").await, 0);
+}
+
+#[tokio::test]
+async fn a_budget_counts_scopes() {
+    let (_caracal, agent) = sample().await;
+    let token = agent.lifecycle().await;
+    let start = async || agent.start(&token, json!({ "labels": ["reader"] })).await;
+    let (giver, middle, taker) = (start().await, start().await, start().await);
+    let body = json!({
+        "issuer_application_id": "app-1", "receiver_application_id": "app-1",
+        "source_session_id": giver["agent_session_id"],
+        "target_session_id": middle["agent_session_id"],
+        "resource_id": TICKETS, "scopes": ["tickets:read", "tickets:write"], "ttl_seconds": 6000,
+        "constraints": { "budget": 1, "max_hops": 3 },
+    });
+    assert_eq!(agent.call("POST", "/delegations", &token, Some(body)).await.0, 201);
+    let below = async |scopes: &[&str]| agent.try_delegate(&token, &middle, &taker, scopes).await.0;
+    assert_eq!(below(&["tickets:read", "tickets:write"]).await, 403);
+    assert_eq!(below(&["tickets:read"]).await, 201);
+}
+
+#[tokio::test]
+async fn shutdown_does_not_wait_for_those_who_never_finish() {
+    let (caracal, agent) = sample().await;
+    let address = agent.sts.strip_prefix("http://").unwrap();
+    let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"POST /oauth/2/token HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\na=b")
+        .await
+        .unwrap();
+    agent.lifecycle().await;
+    tokio::time::timeout(Duration::from_secs(30), caracal.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_receipt_is_kept_for_a_week_or_a_day() {
     let (caracal, agent) = sample().await;
     let start = async |key: &str, kind: &str| {
@@ -387,6 +508,12 @@ async fn a_world_that_contradicts_itself_does_not_start() {
     no_sweeps.service_sweep_seconds = 0;
     for (world, why) in [
         (wrong(Zone::new("a b")), "no zone id"),
+        (wrong(Zone::new("..")), "no zone id"),
+        (wrong(Zone::new("z").application(Application::new("a\nb"))), "no application id"),
+        (
+            wrong(Zone::new("z").resource(Resource::new("a")).resource(Resource::new("b").id("a"))),
+            "already",
+        ),
         (wrong(Zone::new("z")).zone(Zone::new("z")), "already"),
         (wrong(Zone::new("z").grant(Grant::new("app", TICKETS))), "no application"),
         (World::new().limits(no_sweeps), "sweep"),
@@ -431,6 +558,7 @@ async fn nothing_secret_is_logged_or_shown() {
     let token = agent.lifecycle().await;
     agent.start(&token, json!({})).await;
     agent.call("GET", "/agents/x\u{7}y", &token, None).await;
+    agent.call("GET", &format!("/agents/{token}"), &token, None).await;
     agent.exchange(&[("client_secret", "guess"), ("resource", "a\nb")]).await;
     agent.exchange(&[("resource", "a\nb"), ("scope", "\u{1b}[2J")]).await;
     let shown = format!("{caracal:?} {:?} {:?}", EmbeddedCaracal::builder(), World::sample());

@@ -3,7 +3,10 @@
 
 use http::StatusCode;
 
-use super::sts::{Form, Refusal};
+use super::{
+    sts::{Form, Refusal},
+    world::MAX_ID_CHARS,
+};
 
 const TARGET: &str = "caracal_axum::embedded";
 
@@ -14,25 +17,30 @@ pub(super) fn coordinator(
     code: Option<&str>,
     application: Option<&str>,
 ) {
+    if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
+        return;
+    }
     let who = application.unwrap_or("unknown");
-    let (method, path) = (&head.method, head.uri.path());
+    let (method, path) = (&head.method, readable(head.uri.path()));
     let code = code.map(|code| format!(" {code}")).unwrap_or_default();
     tracing::info!(target: TARGET, "coordinator {who}: {method} {path} -> {}{code}", status.as_u16());
 }
 
 /// A request to the token endpoint and what became of it. What the form says is written escaped.
 pub(super) fn token(form: Option<&Form>, refusal: Option<&Refusal>) {
+    if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
+        return;
+    }
     let asked = form.map_or_else(
         || "a form that is none".to_owned(),
         |form| {
             let resources: Vec<_> =
-                form.resources.iter().map(|name| name.escape_debug().to_string()).collect();
-            let session =
-                form.session.as_ref().map(|id| format!(" in session {}", id.escape_debug()));
+                form.resources.iter().take(5).map(|name| readable(name)).collect();
+            let session = form.session.as_ref().map(|id| format!(" in session {}", readable(id)));
             format!(
                 "{}: {} at {}{}",
-                form.application.escape_debug(),
-                form.scope.escape_debug(),
+                readable(&form.application),
+                readable(&form.scope),
                 resources.join(", "),
                 session.unwrap_or_default(),
             )
@@ -44,6 +52,21 @@ pub(super) fn token(form: Option<&Form>, refusal: Option<&Refusal>) {
             tracing::info!(target: TARGET, "sts {asked} -> {} {}: {refusal}", refusal.status, refusal.code);
         }
     }
+}
+
+/// What somebody sent, on one line, and no longer than a line. A segment of a path that is longer
+/// than any id is a secret in the wrong place, or nonsense.
+fn readable(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let segments: Vec<_> = text
+        .split('/')
+        .map(|segment| if segment.chars().count() > MAX_ID_CHARS { ".." } else { segment })
+        .collect();
+    let mut line: String = segments.join("/").escape_debug().take(LONGEST).collect();
+    if line.len() >= LONGEST {
+        line.push_str("..");
+    }
+    line
 }
 
 /// Something that an operator did.

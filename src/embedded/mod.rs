@@ -54,6 +54,10 @@
 //! - Unknown routes, wrong methods, paths with broken escapes or segments of more than 100
 //!   characters have the real statuses and bodies of their own.
 //! - A `ttl_seconds` that overflows at the real STS is refused as too long.
+//! - JSON that is nested deeper than 127 levels, or holds half a surrogate pair, a number beyond
+//!   those of a double or a byte order mark, is no JSON here.
+//! - `agent:lifecycle` is minted at every resource; the real one wants it to have an upstream URL,
+//!   which nothing here has a use for yet.
 //! - Not there: the Gateway, approvals (a scope that needs one is denied) and federation of users,
 //!   the operators' bearer secret (what operators do is done with the methods of
 //!   [`EmbeddedCaracal`]), `POST /v1/verify`, the Redis streams.
@@ -85,7 +89,7 @@ use std::{
 
 use tokio::net::TcpListener;
 
-use self::{server::Server, session::Status, state::State, world::Registered};
+use self::{server::Server, session::Status, state::State};
 pub use self::{
     time::EmbeddedClock,
     world::{Application, Grant, Limits, Resource, World, WorldError, Zone},
@@ -179,7 +183,8 @@ impl EmbeddedCaracalBuilder {
         self
     }
 
-    /// Where the STS listens: a free port of loopback unless set.
+    /// Where the STS listens: a free port of loopback unless set. The issuer is made of it, so that
+    /// an address of all interfaces (`0.0.0.0`) names no host that clients could reach.
     #[must_use]
     pub fn sts_address(mut self, address: SocketAddr) -> Self {
         self.sts = address;
@@ -349,6 +354,7 @@ impl EmbeddedCaracal {
         let now = state.now();
         let keys = &mut zone_of(&mut state, zone)?.keys;
         let kid = keys.rotate(now).map_err(|_| OperatorError::Key)?.kid.clone();
+        drop(state);
         log::operator("rotate key", zone, &kid);
         Ok(kid)
     }
@@ -362,8 +368,10 @@ impl EmbeddedCaracal {
         let mut state = self.shared.lock();
         state.now();
         let known = session_of(&mut state, zone, session, Status::Active)?;
+        let count = known.suspend(session);
+        drop(state);
         log::operator("suspend", zone, session);
-        Ok(known.suspend(session))
+        Ok(count)
     }
 
     /// Resumes a suspended session and the suspended ones below it; how many.
@@ -376,8 +384,10 @@ impl EmbeddedCaracal {
         let now = state.now();
         let limits = state.limits.clone();
         let known = session_of(&mut state, zone, session, Status::Suspended)?;
+        let count = known.resume(session, now, &limits);
+        drop(state);
         log::operator("resume", zone, session);
-        Ok(known.resume(session, now, &limits))
+        Ok(count)
     }
 
     /// Ends a session and all below it, whatever the generation of its lease.
@@ -393,6 +403,7 @@ impl EmbeddedCaracal {
             return Err(OperatorError::Session(session.to_owned()));
         }
         known.end(&[session.to_owned()], Status::Terminated, "requested", now);
+        drop(state);
         log::operator("terminate", zone, session);
         Ok(())
     }
@@ -404,7 +415,7 @@ impl EmbeddedCaracal {
     /// If there is no such application in the zone.
     pub fn archive_application(&self, zone: &str, application: &str) -> Result<(), OperatorError> {
         let mut state = self.shared.lock();
-        let known: &mut Registered = state
+        let known = state
             .registry
             .zone_mut(zone)
             .map_err(|_| OperatorError::UnknownZone(zone.to_owned()))?;
@@ -412,14 +423,18 @@ impl EmbeddedCaracal {
         let found =
             found.ok_or_else(|| OperatorError::UnknownApplication(application.to_owned()))?;
         found.archived = true;
+        drop(state);
         log::operator("archive application", zone, application);
         Ok(())
     }
 
-    /// Takes no more requests, waits for those under way, and ends.
-    pub async fn shutdown(self) {
+    /// Takes no more requests, waits for those under way, 5 s at most for each service, and ends.
+    pub async fn shutdown(mut self) {
+        for server in &mut self.servers {
+            server.close();
+        }
         for server in self.servers {
-            server.stop().await;
+            server.closed().await;
         }
     }
 }

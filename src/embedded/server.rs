@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use axum::{
@@ -12,7 +13,10 @@ use axum::{
     extract::{ConnectInfo, Request},
     response::Response,
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+
+/// How long a request under way may take to come to an end: as long as the real STS reads.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A service that listens. It ends when it is dropped.
 pub(super) struct Server {
@@ -41,11 +45,16 @@ impl Server {
         Self { stop: Some(stop), task: tokio::spawn(serving.into_future()) }
     }
 
-    /// Takes no more requests and waits until those under way have been answered.
-    pub(super) async fn stop(mut self) {
+    /// Takes no more requests.
+    pub(super) fn close(&mut self) {
         self.stop = None;
-        // It ends by itself, or was ended before.
-        let _ = (&mut self.task).await;
+    }
+
+    /// Waits until the requests under way have been answered, but not for ever: a sender may never
+    /// come to the end of its request.
+    pub(super) async fn closed(mut self) {
+        // It ends by itself, was ended before, or is aborted by the drop.
+        let _ = timeout(PATIENCE, &mut self.task).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::time::Time;
+use super::{time::Time, world::Limits};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
@@ -76,9 +76,14 @@ impl Session {
         self.is_live() && !self.is_past_ttl(now)
     }
 
-    /// Whether it may act and delegate.
+    /// Whether it may act and delegate: the clock decides, whether a sweep has noticed or not.
     pub(super) fn can_act(&self, now: Time) -> bool {
-        self.status == Status::Active && !self.is_past_ttl(now)
+        self.status == Status::Active && !self.is_past_ttl(now) && !self.is_past_deadline(now)
+    }
+
+    /// Whether the lease of a service has run out.
+    pub(super) fn is_past_deadline(&self, now: Time) -> bool {
+        self.lease().is_some_and(|lease| lease.deadline <= now)
     }
 
     pub(super) fn lease(&self) -> Option<&Lease> {
@@ -92,6 +97,19 @@ impl Session {
         match self.lifecycle {
             Lifecycle::Task { .. } => "task",
             Lifecycle::Service(_) => "service",
+        }
+    }
+
+    /// The sweep that finds it lapsed: a service without heartbeats, a task past its ttl.
+    pub(super) fn lapse(&self, start: Time, limits: &Limits) -> Option<Time> {
+        match (&self.lifecycle, self.status) {
+            (Lifecycle::Service(lease), Status::Active) => {
+                Some(lease.deadline.next_tick(start, limits.service_sweep_seconds))
+            }
+            (Lifecycle::Task { .. }, Status::Active | Status::Suspended) => {
+                Some(self.task_end()?.next_tick(start, limits.task_sweep_seconds))
+            }
+            _ => None,
         }
     }
 

@@ -126,6 +126,9 @@ impl<K> Default for Counters<K> {
 
 impl<K: Hash + Eq> Counters<K> {
     pub(super) fn hit(&mut self, key: K, now: Time) -> u32 {
+        if self.0.len().is_power_of_two() {
+            self.0.retain(|_, (since, _)| now < since.plus_seconds(WINDOW_SECONDS));
+        }
         let (since, count) = self.0.entry(key).or_insert((now, 0));
         if now >= since.plus_seconds(WINDOW_SECONDS) {
             (*since, *count) = (now, 0);
@@ -212,6 +215,8 @@ pub(super) struct Zone {
     records: HashMap<String, Record>,
     /// Records that a revocation took along, and when they are dead.
     dying: Vec<(Time, String)>,
+    /// No sweep finds anything before; unknown after a start or a resumption.
+    quiet_until: Option<Time>,
 }
 
 impl Zone {
@@ -233,36 +238,37 @@ impl Zone {
 
     /// Lets happen what background tasks would have done until `now`, each at its own time.
     fn settle(&mut self, now: Time, start: Time, limits: &Limits) {
-        while let Some((at, session)) = self.next_lapse(start, limits).filter(|(at, _)| *at <= now)
-        {
-            match self.sessions.get(&session).map(|session| &session.lifecycle) {
-                Some(Lifecycle::Service(_)) => drop(self.suspend(&session)),
-                _ => drop(self.end(&[session], Status::Expired, "ttl", at)),
-            }
-        }
         let dead: Vec<_> = self.dying.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, record) in dead {
             if let Some(record) = self.records.get_mut(&record) {
                 record.revoked = true;
             }
         }
+        if self.quiet_until.is_some_and(|quiet| now < quiet) {
+            return;
+        }
+        let mut lapses: Vec<_> = self
+            .sessions
+            .values()
+            .filter_map(|session| Some((session.lapse(start, limits)?, session.id.clone())))
+            .collect();
+        lapses.sort();
+        self.quiet_until =
+            Some(lapses.iter().map(|(at, _)| *at).find(|at| now < *at).unwrap_or(Time::MAX));
+        for (at, id) in lapses.into_iter().take_while(|(at, _)| *at <= now) {
+            // What another one has taken along does not lapse any more.
+            match self.sessions.get(&id).filter(|session| session.lapse(start, limits).is_some()) {
+                Some(Session { lifecycle: Lifecycle::Service(_), .. }) => drop(self.suspend(&id)),
+                Some(_) => drop(self.end(&[id], Status::Expired, "ttl", at)),
+                None => {}
+            }
+        }
     }
 
-    /// The session that a sweep finds next, and when.
-    fn next_lapse(&self, start: Time, limits: &Limits) -> Option<(Time, String)> {
-        let lapses = self.sessions.iter().filter_map(|(id, session)| {
-            let at = match (&session.lifecycle, session.status) {
-                (Lifecycle::Service(lease), Status::Active) => {
-                    lease.deadline.next_tick(start, limits.service_sweep_seconds)
-                }
-                (Lifecycle::Task { .. }, Status::Active | Status::Suspended) => {
-                    session.task_end()?.next_tick(start, limits.task_sweep_seconds)
-                }
-                _ => return None,
-            };
-            Some((at, id))
-        });
-        lapses.min_by_key(|(at, _)| *at).map(|(at, id)| (at, id.clone()))
+    /// Adds a session.
+    pub(super) fn add_session(&mut self, session: Session) {
+        self.quiet_until = None;
+        self.sessions.insert(session.id.clone(), session);
     }
 
     /// `root` and what is connected to it from above, of those that `counts`.
@@ -300,6 +306,7 @@ impl Zone {
     pub(super) fn resume(&mut self, root: &str, now: Time, limits: &Limits) -> usize {
         let ids = self.subtree(root, |session| session.status == Status::Suspended);
         self.set_status(&ids, Status::Active);
+        self.quiet_until = None;
         for id in &ids {
             if let Some(Lifecycle::Service(lease)) =
                 self.sessions.get_mut(id).map(|session| &mut session.lifecycle)

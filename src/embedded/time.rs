@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
+use jiff::{SignedDuration, civil::DateTime, fmt::temporal::DateTimePrinter};
 
 use crate::Clock;
 
@@ -64,6 +64,8 @@ impl Time {
         Self(clock.unix_time())
     }
 
+    pub(super) const MAX: Self = Self(Duration::MAX);
+
     pub(super) const fn from_seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
@@ -88,45 +90,55 @@ impl Time {
 
     /// The first tick at or after this moment, of a task that runs every `seconds` from `start` on.
     pub(super) fn next_tick(self, start: Self, seconds: u64) -> Self {
-        let since = self.left(start);
-        let ticks = since.as_secs() / seconds
-            + u64::from(since > Duration::from_secs(since.as_secs() / seconds * seconds));
-        start.plus_seconds(ticks.max(1).saturating_mul(seconds))
+        let every = Duration::from_secs(seconds.max(1)).as_nanos();
+        let ticks = self.left(start).as_nanos().div_ceil(every).max(1);
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+        start.plus_seconds(ticks.saturating_mul(seconds))
     }
 
     /// RFC 3339 in UTC with milliseconds.
     pub(super) fn text(self) -> String {
-        let moment = i64::try_from(self.0.as_millis())
-            .ok()
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-            .unwrap_or(Timestamp::MAX);
-        DateTimePrinter::new().precision(Some(3)).timestamp_to_string(&moment)
+        let since = SignedDuration::try_from(self.0).unwrap_or(SignedDuration::MAX);
+        let moment = EPOCH.checked_add(since).unwrap_or(DateTime::MAX);
+        format!("{}Z", DateTimePrinter::new().precision(Some(3)).datetime_to_string(&moment))
     }
 
     /// RFC 3339 as the Coordinator takes it: a date and time of day that exist, `T` between them
     /// and `Z` at the end.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let bytes = text.as_bytes();
         let shape = b"dddd-dd-ddTdd:dd:dd";
-        let (head, tail) = bytes.split_at_checked(shape.len())?;
+        let (head, tail) = text.as_bytes().split_at_checked(shape.len())?;
         let in_shape = head.iter().zip(shape).all(|(byte, expected)| match expected {
             b'd' => byte.is_ascii_digit(),
             _ => byte == expected,
         });
         let fraction = tail.strip_suffix(b"Z")?;
-        let fraction_is_one = match fraction.split_first() {
-            None => true,
-            Some((b'.', digits)) => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
-            Some(_) => false,
+        let nanos = match fraction.split_first() {
+            None => 0,
+            Some((b'.', digits)) if !digits.is_empty() => {
+                // What is finer than a nanosecond is cut off.
+                let digits = digits.iter().copied().chain(std::iter::repeat(b'0')).enumerate();
+                let all = fraction.len().max(10) - 1;
+                digits.take(all).try_fold(0, |nanos, (at, digit)| match digit {
+                    b'0'..=b'9' if at < 9 => Some(nanos * 10 + u64::from(digit - b'0')),
+                    b'0'..=b'9' => Some(nanos),
+                    _ => None,
+                })?
+            }
+            Some(_) => return None,
         };
-        if !in_shape || !fraction_is_one {
+        let leap_second = head.ends_with(b":60");
+        if !in_shape || leap_second {
             return None;
         }
-        let moment: Timestamp = text.parse().ok()?;
+        let moment: DateTime = std::str::from_utf8(head).ok()?.parse().ok()?;
         // Before 1970 is the past like any other.
-        Some(Self(Duration::try_from(moment.as_duration()).unwrap_or_default()))
+        let since = Duration::try_from(moment.duration_since(EPOCH)).unwrap_or_default();
+        Some(Self(since.saturating_add(Duration::from_nanos(nanos))))
     }
 }
+
+const EPOCH: DateTime = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
 
 #[cfg(test)]
 mod tests {
@@ -162,17 +174,23 @@ mod tests {
         assert_eq!(tick(1_030_000), 1030);
         assert_eq!(tick(1_030_001), 1060);
         assert_eq!(tick(1_059_999), 1060);
+        let far = Time(Duration::MAX).next_tick(start, 1);
+        assert_eq!(far.next_tick(start, u64::MAX).text(), far.text(), "there is no overflow");
     }
 
     #[test]
     fn only_utc_with_a_z_is_a_time() {
-        for good in ["2099-01-01T00:00:00Z", "2099-01-01T00:00:00.123Z", "2099-01-01T23:59:59.5Z"] {
+        for good in ["2099-01-01T00:00:00Z", "2099-01-01T00:00:00.123Z", "9999-12-31T23:59:59Z"] {
             assert!(Time::parse(good).is_some(), "{good}");
         }
         assert_eq!(
             Time::parse("1970-01-01T00:00:01.500Z"),
             Some(Time(Duration::from_millis(1500)))
         );
+        let fine = Time::parse("1970-01-01T00:00:01.0123456789012345Z");
+        assert_eq!(fine, Some(Time(Duration::from_nanos(1_012_345_678))));
+        assert_eq!(Time::parse("9999-12-31T23:59:59Z").unwrap().text(), "9999-12-31T23:59:59.000Z");
+        assert_eq!(Time(Duration::MAX).text(), "9999-12-31T23:59:59.999Z");
         assert_eq!(Time::parse("1960-01-01T00:00:00Z"), Some(Time(Duration::ZERO)));
         for bad in [
             "",
@@ -186,6 +204,8 @@ mod tests {
             "2099-01-01T00:00:00z",
             "2099-01-01T00:00:00.Z",
             "2099-01-01T25:00:00Z",
+            "2099-01-01T23:59:60Z",
+            "2099-01-01T00:00:00.1x2Z",
             "+02099-01-01T00:00:00Z",
             "2099-01-01T00:00:00Z[UTC]",
             "20990101T000000Z",

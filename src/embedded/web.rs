@@ -29,6 +29,11 @@ pub(super) fn escapes_are_whole(text: &[u8]) -> bool {
     true
 }
 
+/// What JavaScript trims: Unicode's white space and U+FEFF, but not U+0085.
+pub(super) fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| (c.is_whitespace() && c != '\u{85}') || c == '\u{feff}')
+}
+
 /// All lines of a header, joined by commas, its bytes read as Latin-1; none if there is nothing
 /// in it.
 pub(super) fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -37,14 +42,9 @@ pub(super) fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(lines.collect::<Vec<_>>().join(", "))
 }
 
-fn latin1(value: &HeaderValue) -> String {
+/// The text of a header value, each of its bytes a character.
+pub(super) fn latin1(value: &HeaderValue) -> String {
     value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
-}
-
-/// The header value that [`joined`] has read as this text.
-pub(super) fn latin1_value(text: &str) -> Option<HeaderValue> {
-    let bytes: Option<Vec<_>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
-    HeaderValue::from_bytes(&bytes?).ok()
 }
 
 /// The caller's request id, exactly as sent, or a new one.

@@ -332,7 +332,10 @@ impl Registry {
     /// Adds a zone with all that is in it, or nothing.
     pub(super) fn add_zone(&mut self, zone: Zone) -> Result<(), WorldError> {
         let Zone { id, .. } = &zone;
-        check(is_path_id(id), || format!("`{id}` is no zone id: 1 to 100 of A-Z a-z 0-9 _ . - :"))?;
+        // HTTP clients take dots for steps up the path.
+        check(is_path_id(id) && !id.chars().all(|c| c == '.'), || {
+            format!("`{id}` is no zone id: 1 to 100 of A-Z a-z 0-9 _ . - :")
+        })?;
         check(!self.0.contains_key(id), || format!("there is a zone `{id}` already"))?;
         let id = id.clone();
         self.0.insert(id.clone(), Registered::default());
@@ -395,9 +398,12 @@ impl Registry {
         let taken = self.0.values().any(|zone| zone.resources.contains_key(id));
         check(!taken, || format!("there is a resource with the id `{id}` already"))?;
         let zone = self.zone_mut(zone)?;
-        check(zone.resource(identifier).is_none(), || {
-            format!("there is a resource `{identifier}` already")
-        })?;
+        // A row id serves as a name, and must not be another's.
+        for name in [identifier, id] {
+            check(zone.resource(name).is_none(), || {
+                format!("there is a resource `{name}` already")
+            })?;
+        }
         zone.resources.insert(resource.id.clone(), resource);
         Ok(())
     }
@@ -409,7 +415,7 @@ impl Registry {
         check(zone.applications.contains_key(application), || {
             format!("a grant for `{application}`, which is no application of the zone")
         })?;
-        check(!role.is_empty(), || format!("a grant at `{resource}` for an empty role"))?;
+        check(is_name(role), || format!("a grant at `{resource}` for a role that is no label"))?;
         let declared = zone
             .resource(resource)
             .filter(|found| found.identifier == *resource)
@@ -483,15 +489,18 @@ impl Registered {
     }
 }
 
+/// The longest segment of a path that reaches a route of the Coordinator.
+pub(super) const MAX_ID_CHARS: usize = 100;
+
 /// What may stand in a path of the Coordinator.
 pub(super) fn is_path_id(id: &str) -> bool {
-    (1..=100).contains(&id.len())
+    (1..=MAX_ID_CHARS).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-:".contains(&byte))
 }
 
 /// The STS trims what it is sent, so that nothing with blanks around it could be named.
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.trim() == name
+    !name.is_empty() && name.trim() == name && !name.contains(char::is_control)
 }
 
 fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), WorldError> {

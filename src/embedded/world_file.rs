@@ -107,6 +107,13 @@ impl From<toml::de::Error> for Fault {
                     as in [[zones]]"
                 .to_owned();
         }
+        // What is there instead may be a secret in the wrong place.
+        let wrong_value = ["invalid type", "invalid value", "unknown variant"]
+            .iter()
+            .any(|problem| what.starts_with(problem));
+        if let (true, Some((_, right))) = (wrong_value, what.rsplit_once(", expected ")) {
+            what = format!("expected {right}");
+        }
         Self::new(error.span().map_or(0, |span| span.start), what)
     }
 }
@@ -218,7 +225,7 @@ fn check_issuers(issuers: Vec<Spanned<IssuerTable>>) -> Result<(), Fault> {
         let (at, table) = apart(issuer);
         table.check()?;
         if known.contains(&table.issuer) {
-            return Err(Fault::new(at, format!("there is an issuer `{}` already", table.issuer)));
+            return Err(Fault::new(at, "there is an issuer of that URL already"));
         }
         known.push(table.issuer);
     }
@@ -547,7 +554,7 @@ scopes = ["tickets:read"]
         wrong(&issuer("/keys", "users"), 4, "`jwks_url`");
         wrong(&issuer("https://idp.example/keys", ""), 3, "`audience`");
         wrong(&format!("{good}jwks_file = \"\""), 5, "`jwks_file`");
-        wrong(&format!("{good}{good}"), 5, "`https://idp.example` already");
+        wrong(&format!("{good}{good}"), 5, "an issuer of that URL already");
         wrong("[[zones.issuers]]\nissuer = \"https://idp.example\"", 1, "missing field `audience`");
     }
 
@@ -562,6 +569,12 @@ scopes = ["tickets:read"]
             for member in ["api_key", "bearer_token", "password", "credential"] {
                 wrong_resource(&format!("{member} = {secret}"), 1, "");
             }
+        }
+        for members in
+            ["scopes = 'hush-hush'", "enforcement = 'hush-hush'", "forward_identity = 'hush-hush'"]
+        {
+            let told = error(&format!("{SAMPLE}[[zones.resources]]\n{members}")).to_string();
+            assert!(!told.contains("hush-hush") && told.contains("expected"), "{told}");
         }
         wrong(
             "[[zones.applications]]\nclient_secret = 12345",

@@ -15,9 +15,8 @@ use tokio::{net::TcpStream, time::timeout};
 
 /// Texts for people, and members that only explain others: free to differ.
 #[rustfmt::skip]
-const SOFT: [&str; 9] = [
-    "error_description", "message", "detail", "error_hint", "details", "warnings", "allow_reason",
-    "effective_authority", "text",
+const SOFT: [&str; 6] = [
+    "error_description", "message", "detail", "error_hint", "details", "text",
 ];
 /// Headers that belong to the protocol; all others are the business of an HTTP stack.
 #[rustfmt::skip]

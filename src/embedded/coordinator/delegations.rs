@@ -1,6 +1,6 @@
 //! Making and revoking delegations (outbound contract §3.7–3.8).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
 
@@ -101,9 +101,12 @@ impl<'b> Delegation<'b> {
         )
     }
 
-    /// The row id of the resource, if one is named, once all that are named are known and declare
-    /// the scopes.
-    fn judge_resources(&self, known: &Registered) -> Result<Option<String>, Refusal> {
+    /// The row id of the resource, if one is named, and the identifiers of all that are named or
+    /// listed, once they are known and declare the scopes.
+    fn judge_resources(
+        &self,
+        known: &Registered,
+    ) -> Result<(Option<String>, Vec<String>), Refusal> {
         let listed = self.constraints.resources();
         let mut declaring = Vec::new();
         let resource = match self.resource {
@@ -121,14 +124,20 @@ impl<'b> Delegation<'b> {
         )?;
         let is_declared = |scope: &String| declaring.iter().any(|one| one.declares(scope));
         refuse_if(!self.scopes.iter().all(is_declared), refusal::SCOPES_EXCEED_RESOURCE)?;
-        Ok(resource.map(|resource| resource.id.clone()))
+        // The one named first, then those listed.
+        let others: BTreeSet<_> = listed
+            .into_iter()
+            .filter(|name| resource.is_none_or(|resource| resource.identifier != *name))
+            .collect();
+        let named = resource.map(|resource| resource.identifier.as_str()).into_iter();
+        let named = named.chain(others).map(str::to_owned).collect();
+        Ok((resource.map(|resource| resource.id.clone()), named))
     }
 
     /// The edge that it descends from: a session with authority passes on a part of that, one
     /// without any begins anew, whatever parent it names.
-    fn parent_edge<'z>(&self, zone: &'z Zone, now: Time) -> Result<Option<&'z Edge>, Refusal> {
-        let inbound = zone.live_inbound(self.source, now);
-        match (inbound.as_slice(), self.parent) {
+    fn parent_edge<'z>(&self, inbound: &[&'z Edge]) -> Result<Option<&'z Edge>, Refusal> {
+        match (inbound, self.parent) {
             ([], _) => Ok(None),
             (inbound, Some(id)) => {
                 let named = inbound.iter().find(|edge| edge.id == id).copied();
@@ -142,16 +151,16 @@ impl<'b> Delegation<'b> {
     /// Whether it stays within what its parent edge allows.
     fn is_within(&self, parent: &Edge, edge: &Edge, known: &Registered) -> bool {
         let (resources, of_parent) = (edge.resources(known), parent.resources(known));
+        let held: HashSet<_> = parent.scopes.iter().collect();
         let ttl_fits = parent
             .constraints
             .ttl_seconds()
             .is_none_or(|most| edge.constraints.ttl_seconds().is_some_and(|ttl| ttl <= most));
-        let budget_fits = parent
-            .constraints
-            .budget()
-            .is_none_or(|most| edge.constraints.budget().is_none_or(|budget| budget <= most));
+        // Without a budget of its own it spends one for each scope.
+        let budget = edge.constraints.budget().unwrap_or(edge.scopes.len() as u64);
+        let budget_fits = parent.constraints.budget().is_none_or(|most| budget <= most);
         let hops = parent.constraints.max_hops();
-        edge.scopes.iter().all(|scope| parent.scopes.contains(scope))
+        edge.scopes.iter().all(|scope| held.contains(scope))
             && resources.iter().all(|resource| of_parent.contains(resource))
             && edge.expires <= parent.expires
             && ttl_fits
@@ -194,7 +203,7 @@ impl Edge {
     }
 
     /// The answer to its creation.
-    fn created_json(&self, zone: &str, known: &Registered) -> Value {
+    fn created_json(&self, zone: &str, resources: &[String], considered: &[String]) -> Value {
         let authority = if self.parent.is_some() {
             "parent_authority_narrowed"
         } else {
@@ -221,13 +230,13 @@ impl Edge {
                     "target_session_id": self.target,
                     "parent_edge_id": self.parent,
                     "resource_id": self.resource,
-                    "resources": self.resources(known),
+                    "resources": resources,
                     "scopes": self.scopes,
                     "expires_at": self.expires.text(),
                     "max_hops": self.constraints.max_hops(),
                     "ttl_seconds": self.constraints.ttl_seconds(),
                     "broad": false,
-                    "parent_edges_considered": self.parent.iter().collect::<Vec<_>>(),
+                    "parent_edges_considered": considered,
                 }),
             );
         }
@@ -254,8 +263,10 @@ impl Call<'_> {
             }
         }
         asked.judge_ends(zone, now)?;
-        let resource = asked.judge_resources(known)?;
-        let parent = asked.parent_edge(zone, now)?;
+        let (resource, resources) = asked.judge_resources(known)?;
+        let inbound = zone.live_inbound(asked.source, now);
+        let considered: Vec<_> = inbound.iter().map(|edge| edge.id.clone()).collect();
+        let parent = asked.parent_edge(&inbound)?;
         let edge = Edge {
             id: new_id(),
             source: asked.source.to_owned(),
@@ -280,7 +291,8 @@ impl Call<'_> {
         };
         refuse_if(edge.expires <= now, expired)?;
         let edge = zone.add_edge(edge);
-        let (id, answer) = (edge.id.clone(), edge.created_json(self.zone_id, known));
+        let (id, answer) =
+            (edge.id.clone(), edge.created_json(self.zone_id, &resources, &considered));
         if let Some(keyed) = keyed {
             keyed.keep(zone, &id, &answer, now);
         }

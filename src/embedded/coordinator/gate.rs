@@ -12,16 +12,13 @@ use crate::embedded::{
     state::State,
     time::Time,
     web::{Received, escapes_are_whole},
-    world::is_path_id,
+    world::{MAX_ID_CHARS, is_path_id},
 };
 
 const MAX_TOKEN_CHARS: usize = 4096;
 
 /// How long after its `exp` a token is still looked at.
 const TOLERANCE_SECONDS: u64 = 60;
-
-/// Longer segments never reach a route.
-const MAX_ID_CHARS: usize = 100;
 
 /// Where a request goes, with the ids of its path.
 pub(super) enum Route {
@@ -42,7 +39,7 @@ pub(super) enum Route {
     Outbound(String),
     ActiveEdges,
     /// Traverse and impact of an edge.
-    ForOperators,
+    ForOperators(String),
 }
 
 /// Who asks, by a token that is proven.
@@ -133,7 +130,7 @@ fn route(method: &Method, segments: &[String]) -> Option<(String, Route)> {
             Route::InboundEdge((*session).into(), (*id).into())
         }
         ("GET", ["delegations", "outbound", id]) => Route::Outbound((*id).into()),
-        ("GET", ["delegations", _, "traverse" | "impact"]) => Route::ForOperators,
+        ("GET", ["delegations", id, "traverse" | "impact"]) => Route::ForOperators((*id).into()),
         _ => return None,
     };
     Some(((*zone).to_owned(), route))
@@ -143,7 +140,6 @@ impl Route {
     fn ids(&self) -> Vec<&str> {
         match self {
             Self::Start | Self::Sessions | Self::Delegate | Self::ActiveEdges => Vec::new(),
-            Self::ForOperators => Vec::new(),
             Self::Session(id)
             | Self::Children(id)
             | Self::Authority(id)
@@ -153,6 +149,7 @@ impl Route {
             | Self::Suspend(id)
             | Self::Resume(id)
             | Self::Revoke(id)
+            | Self::ForOperators(id)
             | Self::Inbound(id)
             | Self::Outbound(id) => vec![id],
             Self::InboundEdge(session, id) => vec![session, id],
@@ -234,4 +231,63 @@ fn identify(state: &mut State, claims: &Map<String, Value>, now: Time) -> Result
 
 fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> &'c str {
     claims.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use http::HeaderValue;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        ManualClock,
+        embedded::{time::EmbeddedClock, world::World},
+    };
+
+    const ISSUER: &str = "http://127.0.0.1:8080";
+    const NOW: u64 = 1_000_000;
+
+    /// What becomes of a lifecycle token with some claims changed.
+    fn judged(changes: &Value) -> Result<(), Refusal> {
+        let clock = EmbeddedClock::new(Arc::new(ManualClock::new(NOW)));
+        let mut state = State::new(World::sample(), clock).unwrap();
+        let now = state.now();
+        let claims = json!({
+            "iss": ISSUER, "aud": [ISSUER], "zone_id": "zone-1", "sub": "app-1",
+            "client_id": "app-1", "sid": "record", "use": "session", "scope": LIFECYCLE,
+            "iat": NOW, "exp": NOW + 900,
+        });
+        let Value::Object(mut claims) = claims else { unreachable!() };
+        claims.extend(changes.as_object().unwrap().clone());
+        let key = state.zone("zone-1").unwrap().keys.signer(now).unwrap();
+        let token = format!("Bearer {}", key.sign(&claims).unwrap());
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::try_from(token).unwrap());
+        let later = now.plus(Duration::from_millis(1));
+        prove(&mut state, &headers, ISSUER, later).map(drop)
+    }
+
+    #[test]
+    fn a_token_must_be_a_session_s_of_the_sts_and_for_it() {
+        assert_eq!(judged(&json!({})), Ok(()));
+        assert_eq!(judged(&json!({ "scope": "a agent:lifecycle" })), Ok(()));
+        assert_eq!(judged(&json!({ "exp": NOW - 59 })), Ok(()), "within the tolerance");
+        for spoilt in [
+            json!({ "iss": "http://127.0.0.1:8081" }),
+            json!({ "iss": format!("{ISSUER}/") }),
+            json!({ "aud": ["resource://tickets"] }),
+            json!({ "aud": [] }),
+            json!({ "use": "gateway" }),
+            json!({ "use": "resource" }),
+            json!({ "sub": "" }),
+            json!({ "client_id": null }),
+            json!({ "exp": NOW - 60 }),
+            json!({ "exp": "soon" }),
+        ] {
+            assert_eq!(judged(&spoilt), Err(refusal::INVALID_TOKEN), "{spoilt}");
+        }
+        assert_eq!(judged(&json!({ "scope": "agent:life" })), Err(refusal::MISSING_SCOPE));
+    }
 }

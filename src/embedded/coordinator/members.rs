@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::refusal::{Issue, Refusal, invalid_body};
-use crate::embedded::{constraints::integer, time::Time};
+use crate::embedded::{constraints::integer, time::Time, web::trimmed};
 
 /// A body that is read member by member. What is wrong is gathered; [`Members::check`] tells.
 pub(super) struct Members<'b> {
@@ -130,9 +130,7 @@ impl<'b> Members<'b> {
 
     /// At most 32 labels, each trimmed and then of 1 to 64 UTF-16 units.
     pub(super) fn labels(&mut self, name: &str) -> Vec<String> {
-        // What JavaScript trims: U+0085 stays, U+FEFF goes.
-        let is_blank = |c: char| (c.is_whitespace() && c != '\u{85}') || c == '\u{feff}';
-        self.list(name, 32, |label| label.trim_matches(is_blank).to_owned(), 64)
+        self.list(name, 32, |label| trimmed(label).to_owned(), 64)
     }
 
     fn list(

@@ -161,7 +161,7 @@ impl Call<'_> {
             Route::Outbound(session) => self.edges_of(session, |edge| &edge.source),
             Route::InboundEdge(session, id) => self.inbound_edge(session, id),
             Route::ActiveEdges => self.active_edges(),
-            Route::ForOperators => Err(refusal::ADMIN_REQUIRED),
+            Route::ForOperators(_) => Err(refusal::ADMIN_REQUIRED),
         }
     }
 }

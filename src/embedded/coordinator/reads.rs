@@ -1,6 +1,6 @@
 //! Reading sessions and delegations (outbound contract §3.8–3.9).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -141,7 +141,8 @@ impl Call<'_> {
         self.query().page(edges, |_| true, |edge| &edge.id, json)
     }
 
-    /// What a session holds by all edges in force: what they have in common.
+    /// What a session holds by all edges in force: the scopes that they have in common, the
+    /// resources of any.
     pub(super) fn authority(self, id: &str) -> Result<Answer, Refusal> {
         self.is_own(id)?;
         let edges = self.zone.live_inbound(id, self.now);
@@ -156,23 +157,19 @@ impl Call<'_> {
                 "earliest_expires_at": null,
             })));
         };
-        let common = |of: &dyn Fn(&Edge) -> Vec<String>| {
-            let others: Vec<_> = others.iter().map(|edge| of(edge)).collect();
-            let mut common = of(first);
-            common.retain(|value| others.iter().all(|values| values.contains(value)));
-            common.sort();
-            common.dedup();
-            common
-        };
-        let resources = common(&|edge| edge.resources(self.known));
-        let resource_ids: Vec<_> = resources
-            .iter()
-            .filter_map(|name| self.known.resource_named(name).map(|found| &found.id))
-            .collect();
+        let mut scopes: BTreeSet<&String> = first.scopes.iter().collect();
+        for edge in others {
+            let held: BTreeSet<_> = edge.scopes.iter().collect();
+            scopes.retain(|scope| held.contains(scope));
+        }
+        let resource_ids: BTreeSet<_> =
+            edges.iter().filter_map(|edge| edge.resource.as_ref()).collect();
+        let resources: BTreeSet<_> =
+            edges.iter().flat_map(|edge| edge.resources(self.known)).collect();
         Ok(Answer::ok(json!({
             "agent_session_id": id,
             "inbound_edges": edges.iter().map(|edge| &edge.id).collect::<Vec<_>>(),
-            "effective_scopes": common(&|edge| edge.scopes.clone()),
+            "effective_scopes": scopes,
             "effective_resource_ids": resource_ids,
             "effective_resources": resources,
             "effective_resource_constrained": true,

@@ -12,7 +12,7 @@ use super::{
 use crate::embedded::{
     state::{Receipt, ReceiptKey, Zone},
     time::Time,
-    web::joined,
+    web::{joined, trimmed},
 };
 
 const MAX_KEY_BYTES: usize = 255;
@@ -41,7 +41,7 @@ impl Keyed {
         request: Value,
     ) -> Result<Option<Self>, Refusal> {
         let Some(key) = joined(headers, "idempotency-key") else { return Ok(None) };
-        refuse_if(key.trim() != key || key.is_empty(), refusal::KEY_IS_BLANK)?;
+        refuse_if(trimmed(&key) != key || key.is_empty(), refusal::KEY_IS_BLANK)?;
         let is_unfit = key.len() > MAX_KEY_BYTES || key.bytes().any(|byte| byte.is_ascii_control());
         refuse_if(is_unfit, refusal::KEY_IS_UNFIT)?;
         let generated = joined(headers, "idempotency-key-kind").as_deref() == Some("generated");
@@ -78,5 +78,39 @@ impl Keyed {
             kept_until: now.plus(self.retention),
         };
         zone.receipts.insert(self.key, receipt);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use serde_json::json;
+
+    use super::*;
+
+    fn keyed(application: &str, key: &str) -> Keyed {
+        let headers = HeaderMap::from_iter([(
+            "idempotency-key".parse().unwrap(),
+            HeaderValue::try_from(key).unwrap(),
+        )]);
+        Keyed::read(&headers, application, "start", json!({})).unwrap().unwrap()
+    }
+
+    #[test]
+    fn an_application_has_so_many_receipts_and_no_more() {
+        let mut zone = Zone::default();
+        let now = Time::from_seconds(0);
+        for number in 0..MAX_RECEIPTS {
+            keyed("app-1", &number.to_string()).keep(&mut zone, "session", &json!({}), now);
+        }
+        let mut replay = |application: &str, key: &str, now| {
+            keyed(application, key)
+                .replay(&mut zone, now, |_, _| true)
+                .map(|answer| answer.is_some())
+        };
+        assert_eq!(replay("app-1", "one more", now), Err(refusal::TOO_MANY_RECEIPTS));
+        assert_eq!(replay("app-1", "7", now), Ok(true), "what is kept replays");
+        assert_eq!(replay("app-2", "one more", now), Ok(false), "another application has room");
+        assert_eq!(replay("app-1", "one more", now.plus(RETENTION)), Ok(false), "a week later");
     }
 }

@@ -165,7 +165,7 @@ impl Call<'_> {
         });
         let answer = session.started_json(self.zone_id, edge.as_deref());
         let id = session.id.clone();
-        zone.sessions.insert(id.clone(), session);
+        zone.add_session(session);
         if let Some(keyed) = keyed {
             keyed.keep(zone, &id, &answer, self.now);
         }
@@ -175,11 +175,8 @@ impl Call<'_> {
 
 /// A session that a replay may answer with: a suspended one is, one past its end is not.
 fn is_live_result(session: &Session, now: Time) -> bool {
-    let lapsed = |session: &Session| {
-        session.status == Status::Active
-            && session.lease().is_some_and(|lease| lease.deadline <= now)
-    };
-    session.takes_room(now) && !lapsed(session)
+    let lapsed = session.status == Status::Active && session.is_past_deadline(now);
+    session.takes_room(now) && !lapsed
 }
 
 fn find_parent<'z>(

@@ -66,7 +66,7 @@ pub(in crate::embedded) struct Form {
 
 impl Form {
     pub(super) fn read(head: &http::request::Parts, body: &Received) -> Result<Self, Refusal> {
-        if head.uri.query().is_some() {
+        if head.uri.query().is_some_and(|query| !query.is_empty()) {
             return Err(QUERY);
         }
         if !is_form(&head.headers) {
@@ -148,6 +148,8 @@ fn is_form(headers: &HeaderMap) -> bool {
     media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
         && parts.all(|parameter| {
             parameter.trim().is_empty()
-                || parameter.split_once('=').is_some_and(|(_, value)| !value.trim().is_empty())
+                || parameter
+                    .split_once('=')
+                    .is_some_and(|(name, value)| ![name, value].map(str::trim).contains(&""))
         })
 }

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, StatusCode, header, response::Response};
 use serde_json::json;
 
 pub(super) use self::form::Form;
-use super::{Shared, log, web};
+use super::{Shared, log, state::new_id, web};
 
 /// The largest form that is read.
 const MAX_FORM: usize = 65_536;
@@ -103,7 +103,9 @@ async fn token(shared: &Shared, request: Request<Body>) -> Response<Body> {
         minted.sign()
     });
     log::token(form.as_ref().ok(), result.as_ref().err());
-    let id = web::request_id(&head.headers);
+    // Of several ids the first counts; the Coordinator joins them.
+    let sent = head.headers.get("x-request-id").filter(|id| !id.is_empty());
+    let id = sent.map_or_else(new_id, web::latin1);
     let mut response = match result {
         Ok(answer) => web::json(StatusCode::OK, &answer),
         Err(refusal) => {
@@ -116,7 +118,7 @@ async fn token(shared: &Shared, request: Request<Body>) -> Response<Body> {
             web::json(status, &body)
         }
     };
-    if let Some(id) = web::latin1_value(&id) {
+    if let Some(id) = sent.cloned().or_else(|| HeaderValue::try_from(&id).ok()) {
         response.headers_mut().insert("x-request-id", id);
     }
     response

@@ -68,9 +68,12 @@
 
 mod constraints;
 mod coordinator;
+mod faults;
 mod keys;
 mod log;
 mod policy;
+mod record;
+mod revocations;
 mod server;
 mod session;
 mod state;
@@ -87,10 +90,22 @@ use std::{
     time::Duration,
 };
 
+use axum::{extract::Request, response::Response};
+use http::request::Parts;
 use tokio::net::TcpListener;
 
-use self::{server::Server, session::Status, state::State};
+use self::{
+    faults::Faults,
+    record::Records,
+    server::{Server, Unanswered},
+    session::Status,
+    state::State,
+    web::{Answered, Received},
+};
 pub use self::{
+    faults::{Endpoint, Fault},
+    record::{Decision, ReceivedRequest},
+    revocations::EmbeddedRevocations,
     time::EmbeddedClock,
     world::{Application, Grant, Limits, Resource, World, WorldError, Zone},
 };
@@ -101,9 +116,38 @@ use crate::{Clock, SystemClock};
 struct Shared {
     state: Mutex<State>,
     issuer: String,
+    clock: EmbeddedClock,
+    faults: Faults,
+    records: Records,
 }
 
 impl Shared {
+    /// Receives a request and answers it, with the fault that waits for it. The body is read before
+    /// anything is judged, so that nothing waits for a slow sender.
+    async fn serve(
+        &self,
+        request: Request,
+        answer: impl FnOnce(&Self, &Parts, &Received) -> Answered,
+    ) -> Result<Response, Unanswered> {
+        let (head, body) = request.into_parts();
+        let body = web::receive(body).await;
+        let endpoint = Endpoint::of(&head.method, head.uri.path());
+        let number = self.records.add(ReceivedRequest::new(endpoint, &head, &body));
+        let fault = self.faults.take(endpoint);
+        if let Some(fault) = &fault
+            && let Some(instead) = fault.before(&self.clock).await?
+        {
+            return Ok(instead);
+        }
+        let Answered { response, application, code } = answer(self, &head, &body);
+        let status = response.status().as_u16();
+        self.records.decide(number, Decision { endpoint, application, status, code });
+        match &fault {
+            Some(fault) => fault.after(&self.clock, response).await,
+            None => Ok(response),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,7 +156,6 @@ impl Shared {
 /// A running control plane. Dropping it ends it.
 pub struct EmbeddedCaracal {
     shared: Arc<Shared>,
-    clock: EmbeddedClock,
     coordinator_url: String,
     servers: [Server; 2],
 }
@@ -155,6 +198,12 @@ pub enum OperatorError {
     /// There is no such application in the zone, or it is archived already.
     #[error("there is no application `{0}`")]
     UnknownApplication(String),
+    /// There is no such delegation in the zone, or it is revoked already.
+    #[error("there is no delegation `{0}` in force")]
+    Delegation(String),
+    /// There is no such authority record in the zone, or it has ended.
+    #[error("there is no authority record `{0}` in force")]
+    Record(String),
     /// No key could be made.
     #[error("no signing key could be made")]
     Key,
@@ -212,18 +261,27 @@ impl EmbeddedCaracalBuilder {
         let state = State::new(world, clock.clone())?;
         let (sts, sts_url) = listen(self.sts).await?;
         let (coordinator, coordinator_url) = listen(self.coordinator).await?;
-        let shared = Arc::new(Shared { state: Mutex::new(state), issuer: sts_url });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            issuer: sts_url,
+            clock,
+            faults: Faults::default(),
+            records: Records::default(),
+        });
         let for_sts = Arc::clone(&shared);
         let sts = Server::start(sts, move |_, request| {
             let shared = Arc::clone(&for_sts);
-            async move { sts::answer(&shared, request).await }
+            async move { shared.serve(request, sts::answer).await }
         });
         let for_coordinator = Arc::clone(&shared);
         let coordinator = Server::start(coordinator, move |from, request| {
             let shared = Arc::clone(&for_coordinator);
-            async move { coordinator::answer(&shared, from, request).await }
+            let answer = move |shared: &Shared, head: &Parts, body: &Received| {
+                coordinator::answer(shared, from, head, body)
+            };
+            async move { shared.serve(request, answer).await }
         });
-        Ok(EmbeddedCaracal { shared, clock, coordinator_url, servers: [sts, coordinator] })
+        Ok(EmbeddedCaracal { shared, coordinator_url, servers: [sts, coordinator] })
     }
 }
 
@@ -272,12 +330,12 @@ impl EmbeddedCaracal {
     /// The clock that everything goes by, to be given to whoever must agree with it.
     #[must_use]
     pub fn clock(&self) -> EmbeddedClock {
-        self.clock.clone()
+        self.shared.clock.clone()
     }
 
     /// Lets time pass, and happen what is due meanwhile.
     pub fn advance(&self, time: Duration) {
-        self.clock.advance(time);
+        self.shared.clock.advance(time);
         self.shared.lock().now();
     }
 
@@ -428,9 +486,93 @@ impl EmbeddedCaracal {
         Ok(())
     }
 
+    /// Revokes a session as an operator does: it ends with all below it, and resource servers are
+    /// told of each. (The session's own end tells them nothing: see inbound contract §5.5.)
+    ///
+    /// # Errors
+    ///
+    /// If the session is unknown or has ended.
+    pub fn revoke_session(&self, zone: &str, session: &str) -> Result<(), OperatorError> {
+        let mut state = self.shared.lock();
+        let now = state.now();
+        let known = zone_of(&mut state, zone)?;
+        if !known.sessions.get(session).is_some_and(session::Session::is_live) {
+            return Err(OperatorError::Session(session.to_owned()));
+        }
+        known.revoke_session(session, now);
+        drop(state);
+        log::operator("revoke session", zone, session);
+        Ok(())
+    }
+
+    /// Revokes a delegation as its issuer does, with all that follows; how many sessions ended.
+    ///
+    /// # Errors
+    ///
+    /// If the delegation is unknown or revoked.
+    pub fn revoke_delegation(&self, zone: &str, edge: &str) -> Result<usize, OperatorError> {
+        let mut state = self.shared.lock();
+        let now = state.now();
+        let known = zone_of(&mut state, zone)?;
+        if known.edges.get(edge).is_none_or(|edge| edge.revoked.is_some()) {
+            return Err(OperatorError::Delegation(edge.to_owned()));
+        }
+        let sessions = known.revoke(edge, now).sessions;
+        drop(state);
+        log::operator("revoke delegation", zone, edge);
+        Ok(sessions)
+    }
+
+    /// Revokes an authority record (the claim `sid` of a token). Resource servers and the services
+    /// themselves know it when it is published.
+    ///
+    /// # Errors
+    ///
+    /// If the record is unknown, revoked or past its end.
+    pub fn revoke_record(&self, zone: &str, record: &str) -> Result<(), OperatorError> {
+        let mut state = self.shared.lock();
+        let now = state.now();
+        if !zone_of(&mut state, zone)?.revoke_record(record, now) {
+            return Err(OperatorError::Record(record.to_owned()));
+        }
+        drop(state);
+        log::operator("revoke record", zone, record);
+        Ok(())
+    }
+
+    /// What resource servers know of revocations, as a store for a verifier. What happens is known
+    /// to it a second later, as on the stream of the real one; see [`EmbeddedRevocations`].
+    #[must_use]
+    pub fn revocations(&self) -> EmbeddedRevocations {
+        EmbeddedRevocations::new(Arc::clone(&self.shared))
+    }
+
+    /// Lets the next requests to `endpoint` go wrong. Faults of one endpoint happen in the order in
+    /// which they were injected, one for each request.
+    pub fn inject(&self, endpoint: Endpoint, fault: Fault) {
+        self.shared.faults.inject(endpoint, fault);
+    }
+
+    /// Takes all faults back.
+    pub fn clear_faults(&self) {
+        self.shared.faults.clear();
+    }
+
+    /// The requests received, the last 10,000 of them, in the order of their arrival.
+    #[must_use]
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.shared.records.all()
+    }
+
+    /// What was decided about them, in the same order.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<Decision> {
+        self.requests().into_iter().filter_map(|request| request.decision).collect()
+    }
+
     /// Takes no more requests, waits for those under way, 5 s at most for each service, and ends.
-    pub async fn shutdown(mut self) {
-        for server in &mut self.servers {
+    pub async fn shutdown(self) {
+        for server in &self.servers {
             server.close();
         }
         for server in self.servers {

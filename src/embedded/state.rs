@@ -16,10 +16,11 @@ use super::{
     time::{EmbeddedClock, Time},
     world::{Limits, Registry, World, WorldError, Zone as ZoneData},
 };
+use crate::MemoryRevocations;
 
-/// How long after a revocation the authority records that it takes along are dead: what the real
-/// publisher needs.
-const RECORD_DEATH: Duration = Duration::from_secs(1);
+/// How long after a change it stands on the stream that resource servers read: the most that the
+/// real publisher was seen to need.
+const PUBLICATION: Duration = Duration::from_secs(1);
 
 /// Counters of failures and mints begin anew this long after their first hit.
 const WINDOW_SECONDS: u64 = 60;
@@ -30,6 +31,8 @@ const FAILED_SECRETS: u32 = 60;
 pub(super) struct State {
     pub(super) registry: Registry,
     pub(super) limits: Limits,
+    /// What resource servers have been told.
+    pub(super) published: MemoryRevocations,
     clock: EmbeddedClock,
     /// What sweeps count from.
     start: Time,
@@ -47,6 +50,7 @@ impl State {
         let mut state = Self {
             registry: Registry::default(),
             limits: world.limits,
+            published: MemoryRevocations::builder().clock(clock.clone()).build(),
             clock,
             start,
             last: start,
@@ -70,8 +74,16 @@ impl State {
     /// The moment at which a request is judged. What was due before it has happened.
     pub(super) fn now(&mut self) -> Time {
         self.last = Time::after(self.last, &self.clock);
-        for zone in self.zones.values_mut() {
-            zone.settle(self.last, self.start, &self.limits);
+        for (id, zone) in &mut self.zones {
+            for told in zone.settle(self.last, self.start, &self.limits) {
+                // A store that is full refuses everything from then on: nothing is let through.
+                let _ = match told {
+                    Publication::Epoch(epoch) => self.published.raise_epoch(id, epoch),
+                    Publication::Revoked(anchors) => {
+                        anchors.iter().try_for_each(|anchor| self.published.revoke(anchor))
+                    }
+                };
+            }
         }
         self.last
     }
@@ -195,6 +207,14 @@ pub(super) struct Receipt {
 /// What a key belongs to: application, operation, key.
 pub(super) type ReceiptKey = (String, &'static str, String);
 
+/// What resource servers are told, on the streams of inbound contract §5.5.
+enum Publication {
+    /// The delegation graph has changed.
+    Epoch(u64),
+    /// A record, a session and an edge have ended, or some of them.
+    Revoked(Vec<String>),
+}
+
 /// What a revocation did.
 pub(super) struct Revoked {
     pub(super) edges: usize,
@@ -213,8 +233,8 @@ pub(super) struct Zone {
     pub(super) mints: Counters<(String, String)>,
     pub(super) epoch: u64,
     records: HashMap<String, Record>,
-    /// Records that a revocation took along, and when they are dead.
-    dying: Vec<(Time, String)>,
+    /// What is to be published, and when. Records among it are dead from then on.
+    outbox: Vec<(Time, Publication)>,
     /// No sweep finds anything before; unknown after a start or a resumption.
     quiet_until: Option<Time>,
 }
@@ -237,13 +257,36 @@ impl Zone {
     }
 
     /// Lets happen what background tasks would have done until `now`, each at its own time.
-    fn settle(&mut self, now: Time, start: Time, limits: &Limits) {
-        let dead: Vec<_> = self.dying.extract_if(.., |(at, _)| *at <= now).collect();
-        for (_, record) in dead {
-            if let Some(record) = self.records.get_mut(&record) {
-                record.revoked = true;
+    /// Returns what resource servers are told meanwhile.
+    fn settle(&mut self, now: Time, start: Time, limits: &Limits) -> Vec<Publication> {
+        self.sweep(now, start, limits);
+        let due = self.outbox.extract_if(.., |(at, _)| *at <= now).map(|(_, told)| told);
+        let due: Vec<_> = due.collect();
+        for told in &due {
+            if let Publication::Revoked(anchors) = told {
+                for anchor in anchors {
+                    if let Some(record) = self.records.get_mut(anchor) {
+                        record.revoked = true;
+                    }
+                }
             }
         }
+        due
+    }
+
+    fn publish(&mut self, what: Publication, now: Time) {
+        self.outbox.push((now.plus(PUBLICATION), what));
+    }
+
+    /// The delegation graph has changed; its new epoch.
+    fn next_epoch(&mut self, now: Time) -> u64 {
+        self.epoch += 1;
+        self.publish(Publication::Epoch(self.epoch), now);
+        self.epoch
+    }
+
+    /// Suspends and expires what sweeps have found until `now`.
+    fn sweep(&mut self, now: Time, start: Time, limits: &Limits) {
         if self.quiet_until.is_some_and(|quiet| now < quiet) {
             return;
         }
@@ -318,14 +361,14 @@ impl Zone {
     }
 
     /// Ends sessions as `status` for `reason`, with all below them, and revokes every delegation
-    /// that touches one of them. Returns how many sessions ended.
+    /// that touches one of them. Returns the sessions that ended.
     pub(super) fn end(
         &mut self,
         roots: &[String],
         status: Status,
         reason: &str,
         now: Time,
-    ) -> usize {
+    ) -> HashSet<String> {
         let mut ended = HashSet::new();
         for root in roots {
             for id in self.subtree(root, Session::is_live) {
@@ -340,12 +383,12 @@ impl Zone {
         }
         let touched = |edge: &Edge| edge.revoked.is_none() && edge.touches(&ended);
         if self.edges.values().any(touched) {
-            self.epoch += 1;
+            let epoch = self.next_epoch(now);
             for edge in self.edges.values_mut().filter(|edge| touched(edge)) {
-                (edge.revoked, edge.version) = (Some(now), self.epoch);
+                (edge.revoked, edge.version) = (Some(now), epoch);
             }
         }
-        ended.len()
+        ended
     }
 
     /// Revokes an edge and all that leave its target, theirs, and so on; the sessions that these
@@ -367,21 +410,41 @@ impl Zone {
             edges.extend(leaving);
             targets.push(target);
         }
-        let records: HashSet<_> = targets
-            .iter()
-            .filter_map(|target| self.sessions.get(target))
-            .map(|session| session.record.clone())
-            .collect();
-        self.epoch += 1;
+        let epoch = self.next_epoch(now);
         for id in &edges {
             if let Some(edge) = self.edges.get_mut(id) {
-                (edge.revoked, edge.version) = (Some(now), self.epoch);
+                (edge.revoked, edge.version) = (Some(now), epoch);
+            }
+        }
+        // One publication for each record, with the first session that was started with it.
+        let mut records = HashSet::new();
+        for target in &targets {
+            let record = self.sessions.get(target).map(|session| session.record.clone());
+            if let Some(record) = record.filter(|record| records.insert(record.clone())) {
+                let anchors = vec![record, target.clone(), edge.to_owned()];
+                self.publish(Publication::Revoked(anchors), now);
             }
         }
         let sessions = self.end(&targets, Status::Terminated, "delegation_revoked", now);
-        let revoked = Revoked { edges: edges.len(), records: records.len(), sessions };
-        self.dying.extend(records.into_iter().map(|record| (now.plus(RECORD_DEATH), record)));
-        revoked
+        Revoked { edges: edges.len(), records: records.len(), sessions: sessions.len() }
+    }
+
+    /// Ends a session and all below it as an operator's revocation does: resource servers are told
+    /// of each.
+    pub(super) fn revoke_session(&mut self, session: &str, now: Time) {
+        let root = [session.to_owned()];
+        for ended in self.end(&root, Status::Terminated, "subject_revoked", now) {
+            self.publish(Publication::Revoked(vec![ended]), now);
+        }
+    }
+
+    /// Revokes an authority record; whether there is one in force.
+    pub(super) fn revoke_record(&mut self, record: &str, now: Time) -> bool {
+        let is_live = self.live_record(record, now).is_some();
+        if is_live {
+            self.publish(Publication::Revoked(vec![record.to_owned()]), now);
+        }
+        is_live
     }
 
     /// The edges that reach a session and are in force.
@@ -391,8 +454,7 @@ impl Zone {
 
     /// Adds an edge; the graph has changed.
     pub(super) fn add_edge(&mut self, mut edge: Edge) -> &Edge {
-        self.epoch += 1;
-        edge.version = self.epoch;
+        edge.version = self.next_epoch(edge.created);
         self.edges.entry(edge.id.clone()).or_insert(edge)
     }
 }

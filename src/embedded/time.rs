@@ -1,11 +1,9 @@
 //! The time of an embedded Caracal: one clock, and stamps that never repeat.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, civil::DateTime, fmt::temporal::DateTimePrinter};
+use tokio::sync::watch;
 
 use crate::Clock;
 
@@ -14,22 +12,38 @@ use crate::Clock;
 #[derive(Clone)]
 pub struct EmbeddedClock {
     base: Arc<dyn Clock>,
-    ahead: Arc<Mutex<Duration>>,
+    ahead: Arc<watch::Sender<Duration>>,
 }
 
 impl EmbeddedClock {
     pub(super) fn new(base: Arc<dyn Clock>) -> Self {
-        Self { base, ahead: Arc::default() }
+        Self { base, ahead: Arc::new(watch::Sender::new(Duration::ZERO)) }
     }
 
     /// Lets `time` pass.
     pub fn advance(&self, time: Duration) {
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        *ahead = ahead.saturating_add(time);
+        self.ahead.send_modify(|ahead| *ahead = ahead.saturating_add(time));
+    }
+
+    /// Waits until `time` has passed by this clock.
+    pub(super) async fn sleep(&self, time: Duration) {
+        let mut moved = self.ahead.subscribe();
+        let until = self.monotonic().saturating_add(time);
+        loop {
+            let left = until.saturating_sub(self.monotonic());
+            if left.is_zero() {
+                return;
+            }
+            // Moved ahead, or gone on by itself.
+            tokio::select! {
+                _ = moved.changed() => {}
+                () = tokio::time::sleep(left) => {}
+            }
+        }
     }
 
     fn ahead(&self) -> Duration {
-        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.ahead.borrow()
     }
 }
 

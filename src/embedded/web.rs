@@ -11,9 +11,27 @@ pub(super) enum Received {
     TooLarge,
 }
 
-/// Reads a body of at most `limit` bytes. A connection that breaks ends it early.
-pub(super) async fn receive(body: Body, limit: usize) -> Received {
-    to_bytes(body, limit).await.map_or(Received::TooLarge, Received::Whole)
+/// The largest body that is read.
+const MAX_BODY: usize = 262_144;
+
+/// Reads a body. One that breaks off ends its connection, so that its answer reaches nobody.
+pub(super) async fn receive(body: Body) -> Received {
+    to_bytes(body, MAX_BODY).await.map_or(Received::TooLarge, Received::Whole)
+}
+
+/// An answer, and what was decided by it.
+pub(super) struct Answered {
+    pub(super) response: Response<Body>,
+    /// Who asked, as far as it is known.
+    pub(super) application: Option<String>,
+    pub(super) code: Option<&'static str>,
+}
+
+impl Answered {
+    /// An answer that decides nothing.
+    pub(super) fn plain(response: Response<Body>) -> Self {
+        Self { response, application: None, code: None }
+    }
 }
 
 /// Whether every `%` is followed by two hexadecimal digits.

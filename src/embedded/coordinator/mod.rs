@@ -15,7 +15,7 @@ mod starts;
 use std::net::IpAddr;
 
 use axum::body::Body;
-use http::{Request, StatusCode, response::Response};
+use http::{StatusCode, request::Parts, response::Response};
 use serde_json::{Value, json};
 
 use self::{
@@ -25,14 +25,11 @@ use self::{
 use super::{
     Shared, log,
     session::Session,
-    state::{Parts, State, Zone},
+    state::{self, State, Zone},
     time::Time,
-    web::{self, Received},
+    web::{self, Answered, Received},
     world::{Limits, Registered},
 };
-
-/// The largest body that is read.
-const MAX_BODY: usize = 262_144;
 
 /// An answer of a route.
 pub(super) struct Answer {
@@ -75,38 +72,31 @@ struct Call<'a> {
     now: Time,
     zone_id: &'a str,
     caller: &'a Caller,
-    head: &'a http::request::Parts,
+    head: &'a Parts,
     body: Option<&'a Value>,
 }
 
 /// Answers one request.
-pub(super) async fn answer(
-    shared: &Shared,
-    from: IpAddr,
-    request: Request<Body>,
-) -> Response<Body> {
-    let (head, body) = request.into_parts();
+pub(super) fn answer(shared: &Shared, from: IpAddr, head: &Parts, body: &Received) -> Answered {
     let is_read = matches!(head.method, http::Method::GET | http::Method::HEAD);
     if is_read && head.uri.path() == "/health" && head.uri.query().is_none() {
-        return web::json(StatusCode::OK, &json!({ "ok": true }));
+        return Answered::plain(web::json(StatusCode::OK, &json!({ "ok": true })));
     }
-    // The body is read before the state is looked at, so that nothing waits for a slow sender.
-    let body = web::receive(body, MAX_BODY).await;
     let id = web::request_id(&head.headers);
-    let (result, application) = judge(&mut shared.lock(), from, &head, &body, &shared.issuer);
+    let (result, application) = judge(&mut shared.lock(), from, head, body, &shared.issuer);
     let (response, code) = match result {
         Ok(answer) => (answer.into_response(), None),
         Err(refusal) => (refusal.respond(&id), Some(refusal.code)),
     };
-    log::coordinator(&head, response.status(), code, application.as_deref());
-    response
+    log::coordinator(head, response.status(), code, application.as_deref());
+    Answered { response, application, code }
 }
 
 /// The whole of a request's judgement, under one lock. Also says which application asked.
 fn judge(
     state: &mut State,
     from: IpAddr,
-    head: &http::request::Parts,
+    head: &Parts,
     body: &Received,
     issuer: &str,
 ) -> (Result<Answer, Refusal>, Option<String>) {
@@ -119,7 +109,7 @@ fn judge(
         return (Ok(Answer::ok(json!({ "ok": true, "ready": true }))), None);
     };
     let application = Some(entered.caller.application.clone());
-    let Some(Parts { zone, known, limits }) = state.parts(&entered.zone) else {
+    let Some(state::Parts { zone, known, limits }) = state.parts(&entered.zone) else {
         return (Err(refusal::ZONE_MISMATCH), application);
     };
     let call = Call {

@@ -9,6 +9,9 @@ use url::form_urlencoded;
 use super::{Refusal, refusal};
 use crate::embedded::web::{Received, escapes_are_whole};
 
+/// The largest form that is taken.
+const MAX_FORM: usize = 65_536;
+
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
@@ -73,6 +76,9 @@ impl Form {
             return Err(CONTENT_TYPE);
         }
         let Received::Whole(body) = body else { return Err(TOO_LARGE) };
+        if body.len() > MAX_FORM {
+            return Err(TOO_LARGE);
+        }
         if !escapes_are_whole(body) || body.contains(&b';') {
             return Err(UNDECODABLE);
         }

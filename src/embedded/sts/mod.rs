@@ -5,14 +5,15 @@ mod form;
 mod references;
 
 use axum::body::Body;
-use http::{HeaderValue, Request, StatusCode, header, response::Response};
+use http::{HeaderValue, StatusCode, header, request::Parts, response::Response};
 use serde_json::json;
 
 pub(super) use self::form::Form;
-use super::{Shared, log, state::new_id, web};
-
-/// The largest form that is read.
-const MAX_FORM: usize = 65_536;
+use super::{
+    Shared, log,
+    state::new_id,
+    web::{self, Answered, Received},
+};
 
 /// A refusal: status, code, and a text for people.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,59 +45,62 @@ impl std::fmt::Display for Refusal {
 }
 
 /// Answers one request.
-pub(super) async fn answer(shared: &Shared, request: Request<Body>) -> Response<Body> {
-    let path = request.uri().path();
+pub(super) fn answer(shared: &Shared, head: &Parts, body: &Received) -> Answered {
+    let path = head.uri.path();
     let allowed: &[&str] = match path {
         "/oauth/2/token" => &["POST"],
         "/.well-known/jwks.json" | "/health" | "/ready" => &["GET", "HEAD"],
-        _ => return plain(StatusCode::NOT_FOUND, "404 page not found"),
+        _ => return Answered::plain(plain(StatusCode::NOT_FOUND, "404 page not found")),
     };
-    if !allowed.contains(&request.method().as_str()) {
+    if !allowed.contains(&head.method.as_str()) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
         if let Ok(allow) = HeaderValue::try_from(allowed.join(", ")) {
             response.headers_mut().insert(header::ALLOW, allow);
         }
-        return response;
+        return Answered::plain(response);
     }
     match path {
-        "/health" => web::empty(StatusCode::OK),
-        "/ready" => web::json(StatusCode::OK, &json!({ "ok": true, "ready": true })),
-        "/.well-known/jwks.json" => key_document(shared, request.uri().query()),
-        _ => token(shared, request).await,
+        "/health" => Answered::plain(web::empty(StatusCode::OK)),
+        "/ready" => {
+            Answered::plain(web::json(StatusCode::OK, &json!({ "ok": true, "ready": true })))
+        }
+        "/.well-known/jwks.json" => key_document(shared, head.uri.query()),
+        _ => token(shared, head, body),
     }
 }
 
 /// The signing keys of a zone. Of several zones the first counts.
-fn key_document(shared: &Shared, query: Option<&str>) -> Response<Body> {
+fn key_document(shared: &Shared, query: Option<&str>) -> Answered {
     let zone = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .find(|(name, _)| name == "zone_id")
         .map(|(_, zone)| zone)
         .filter(|zone| !zone.is_empty());
     let Some(zone) = zone else {
-        let body = json!({ "error": "invalid_token", "error_description": "name a zone_id" });
-        return web::json(StatusCode::BAD_REQUEST, &body);
+        return without_id(StatusCode::BAD_REQUEST, "invalid_token", "name a zone_id");
     };
     let mut state = shared.lock();
     let now = state.now();
     let Some(keys) = state.zone(&zone).and_then(|zone| zone.keys.document(now)) else {
         let text = "the zone is unknown, or nothing was minted in it yet";
-        let body = json!({ "error": "resource_not_found", "error_description": text });
-        return web::json(StatusCode::NOT_FOUND, &body);
+        return without_id(StatusCode::NOT_FOUND, "resource_not_found", text);
     };
     let mut response = web::json(StatusCode::OK, &keys);
     let headers = response.headers_mut();
     let caching = HeaderValue::from_static("public, max-age=300, must-revalidate");
     headers.insert(header::CACHE_CONTROL, caching);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+    Answered::plain(response)
+}
+
+/// A refusal of a route that knows no request ids.
+fn without_id(status: StatusCode, code: &'static str, text: &str) -> Answered {
+    let body = json!({ "error": code, "error_description": text });
+    Answered { response: web::json(status, &body), application: None, code: Some(code) }
 }
 
 /// `POST /oauth/2/token`.
-async fn token(shared: &Shared, request: Request<Body>) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    // Read before the state is looked at, so that nothing waits for a slow sender.
-    let body = web::receive(body, MAX_FORM).await;
-    let form = Form::read(&head, &body);
+fn token(shared: &Shared, head: &Parts, body: &Received) -> Answered {
+    let form = Form::read(head, body);
     let result = form.as_ref().map_err(|refusal| *refusal).and_then(|form| {
         let minted = exchange::grant(&mut shared.lock(), form, &shared.issuer)?;
         // The signature needs no state, and so no lock.
@@ -106,6 +110,7 @@ async fn token(shared: &Shared, request: Request<Body>) -> Response<Body> {
     // Of several ids the first counts; the Coordinator joins them.
     let sent = head.headers.get("x-request-id").filter(|id| !id.is_empty());
     let id = sent.map_or_else(new_id, web::latin1);
+    let code = result.as_ref().err().map(|refusal| refusal.code);
     let mut response = match result {
         Ok(answer) => web::json(StatusCode::OK, &answer),
         Err(refusal) => {
@@ -121,7 +126,8 @@ async fn token(shared: &Shared, request: Request<Body>) -> Response<Body> {
     if let Some(id) = sent.cloned().or_else(|| HeaderValue::try_from(&id).ok()) {
         response.headers_mut().insert("x-request-id", id);
     }
-    response
+    let application = form.ok().map(|form| form.application);
+    Answered { response, application, code }
 }
 
 /// A text of the router, which is no answer of the protocol.

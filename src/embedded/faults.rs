@@ -1,0 +1,238 @@
+//! Faults on purpose: what a client or a service does when the control plane fails it.
+
+use std::{
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::{Body, to_bytes};
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header, response::Response};
+use http_body::Frame;
+use serde_json::json;
+
+use super::{server::Unanswered, time::EmbeddedClock, web};
+
+/// A route of the control plane, as faults and records name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// `POST /oauth/2/token` of the STS.
+    Token,
+    /// `GET /.well-known/jwks.json` of the STS.
+    Keys,
+    /// `POST /zones/{zone}/agents`.
+    StartSession,
+    /// `DELETE /zones/{zone}/agents/{id}`.
+    EndSession,
+    /// `POST /zones/{zone}/agents/{id}/heartbeat`.
+    Heartbeat,
+    /// `POST /zones/{zone}/agents/{id}/lease`.
+    Takeover,
+    /// `PATCH /zones/{zone}/agents/{id}/suspend`.
+    Suspend,
+    /// `PATCH /zones/{zone}/agents/{id}/resume`.
+    Resume,
+    /// `POST /zones/{zone}/delegations`.
+    Delegate,
+    /// `PATCH /zones/{zone}/delegations/{id}/revoke`.
+    RevokeDelegation,
+    /// `GET` of anything else at the Coordinator.
+    Read,
+    /// Any other request.
+    Other,
+}
+
+impl Endpoint {
+    pub(super) fn of(method: &Method, path: &str) -> Self {
+        let path: Vec<_> = path.split('/').skip(1).collect();
+        match (method.as_str(), path.as_slice()) {
+            ("POST", ["oauth", "2", "token"]) => Self::Token,
+            ("GET" | "HEAD", [".well-known", "jwks.json"]) => Self::Keys,
+            ("POST", ["zones", _, "agents"]) => Self::StartSession,
+            ("DELETE", ["zones", _, "agents", _]) => Self::EndSession,
+            ("POST", ["zones", _, "agents", _, "heartbeat"]) => Self::Heartbeat,
+            ("POST", ["zones", _, "agents", _, "lease"]) => Self::Takeover,
+            ("PATCH", ["zones", _, "agents", _, "suspend"]) => Self::Suspend,
+            ("PATCH", ["zones", _, "agents", _, "resume"]) => Self::Resume,
+            ("POST", ["zones", _, "delegations"]) => Self::Delegate,
+            ("PATCH", ["zones", _, "delegations", _, "revoke"]) => Self::RevokeDelegation,
+            ("GET" | "HEAD", ["zones", ..]) => Self::Read,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What goes wrong with a request. Before its effect unless said otherwise, and until it is
+/// cleared unless a number of times is given.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use caracal_axum::embedded::Fault;
+/// use http::StatusCode;
+///
+/// let twice_unavailable = Fault::status(StatusCode::SERVICE_UNAVAILABLE).times(2);
+/// // The session is started, and its answer is lost.
+/// let lost_answer = Fault::drop_connection().after_effect().times(1);
+/// let slow = Fault::delay(Duration::from_secs(10));
+/// # let _ = (twice_unavailable, lost_answer, slow);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    what: What,
+    after_effect: bool,
+    left: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Status(StatusCode),
+    Delay(Duration),
+    Drop,
+    Truncate(usize),
+}
+
+impl Fault {
+    const fn new(what: What) -> Self {
+        Self { what, after_effect: false, left: None }
+    }
+
+    /// The request is answered with this status and the body `{"error":"injected_fault"}`.
+    #[must_use]
+    pub const fn status(status: StatusCode) -> Self {
+        Self::new(What::Status(status))
+    }
+
+    /// The answer comes when the control plane's clock has moved by this much: by
+    /// [`advance`](super::EmbeddedCaracal::advance), or by itself.
+    #[must_use]
+    pub const fn delay(time: Duration) -> Self {
+        Self::new(What::Delay(time))
+    }
+
+    /// The connection is closed without an answer.
+    #[must_use]
+    pub const fn drop_connection() -> Self {
+        Self::new(What::Drop)
+    }
+
+    /// The body of the answer is cut off after so many bytes, though its head promises all of it.
+    #[must_use]
+    pub const fn truncate(bytes: usize) -> Self {
+        Self::new(What::Truncate(bytes))
+    }
+
+    /// The request takes effect first: a session is started, a token is minted, and only its
+    /// answer is at fault.
+    #[must_use]
+    pub const fn after_effect(mut self) -> Self {
+        self.after_effect = true;
+        self
+    }
+
+    /// It happens so many times and no more.
+    #[must_use]
+    pub const fn times(mut self, times: u32) -> Self {
+        self.left = Some(times);
+        self
+    }
+
+    /// What happens before the request takes effect: an answer in its place, or nothing that keeps
+    /// it from going on.
+    pub(super) async fn before(
+        &self,
+        clock: &EmbeddedClock,
+    ) -> Result<Option<Response<Body>>, Unanswered> {
+        if self.after_effect { Ok(None) } else { self.befall(clock, None).await }
+    }
+
+    /// What becomes of the answer once the request has taken effect.
+    pub(super) async fn after(
+        &self,
+        clock: &EmbeddedClock,
+        answer: Response<Body>,
+    ) -> Result<Response<Body>, Unanswered> {
+        if !self.after_effect {
+            return Ok(answer);
+        }
+        Ok(self.befall(clock, Some(answer)).await?.unwrap_or_default())
+    }
+
+    async fn befall(
+        &self,
+        clock: &EmbeddedClock,
+        answer: Option<Response<Body>>,
+    ) -> Result<Option<Response<Body>>, Unanswered> {
+        match self.what {
+            What::Drop => Err(Unanswered),
+            What::Status(status) => Ok(Some(injected(status))),
+            What::Delay(time) => {
+                clock.sleep(time).await;
+                Ok(answer)
+            }
+            What::Truncate(bytes) => {
+                let answer = answer.unwrap_or_else(|| injected(StatusCode::OK));
+                Ok(Some(cut(answer, bytes).await))
+            }
+        }
+    }
+}
+
+fn injected(status: StatusCode) -> Response<Body> {
+    web::json(status, &json!({ "error": "injected_fault" }))
+}
+
+async fn cut(answer: Response<Body>, bytes: usize) -> Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    // Answers are made in memory: they end, and cannot fail.
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    Response::from_parts(head, Body::new(Cut(Some(body.slice(..bytes.min(body.len()))))))
+}
+
+/// A body that fails where it should go on.
+struct Cut(Option<Bytes>);
+
+impl http_body::Body for Cut {
+    type Data = Bytes;
+    type Error = Unanswered;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Unanswered>>> {
+        Poll::Ready(Some(self.0.take().map(Frame::data).ok_or(Unanswered)))
+    }
+}
+
+/// The faults that wait for their requests, in the order in which they were injected.
+#[derive(Default)]
+pub(super) struct Faults(Mutex<Vec<(Endpoint, Fault)>>);
+
+impl Faults {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Endpoint, Fault)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn inject(&self, endpoint: Endpoint, fault: Fault) {
+        self.lock().push((endpoint, fault));
+    }
+
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// The fault for a request that arrives, used up by it.
+    pub(super) fn take(&self, endpoint: Endpoint) -> Option<Fault> {
+        let mut faults = self.lock();
+        faults.retain(|(_, fault)| fault.left != Some(0));
+        let (_, fault) = faults.iter_mut().find(|(at, _)| *at == endpoint)?;
+        if let Some(left) = &mut fault.left {
+            *left -= 1;
+        }
+        Some(fault.clone())
+    }
+}

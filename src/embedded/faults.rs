@@ -190,11 +190,16 @@ async fn cut(answer: Response<Body>, bytes: usize) -> Response<Body> {
     // Answers are made in memory: they end, and cannot fail.
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    Response::from_parts(head, Body::new(Cut(Some(body.slice(..bytes.min(body.len()))))))
+    Response::from_parts(head, Body::new(Cut::Begin(body.slice(..bytes.min(body.len())))))
 }
 
 /// A body that fails where it should go on.
-struct Cut(Option<Bytes>);
+enum Cut {
+    Begin(Bytes),
+    /// What came first is on its way before the connection breaks.
+    Flush,
+    Break,
+}
 
 impl http_body::Body for Cut {
     type Data = Bytes;
@@ -202,9 +207,19 @@ impl http_body::Body for Cut {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Unanswered>>> {
-        Poll::Ready(Some(self.0.take().map(Frame::data).ok_or(Unanswered)))
+        match std::mem::replace(&mut *self, Self::Break) {
+            Self::Begin(bytes) => {
+                *self = Self::Flush;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Flush => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::Break => Poll::Ready(Some(Err(Unanswered))),
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 #[path = "../../examples/quickstart/issuer.rs"]
 mod issuer;
 
+#[cfg(feature = "embedded")]
+pub(crate) mod agent;
 #[cfg(all(unix, feature = "embedded"))]
 pub(crate) mod dev;
 

@@ -2,16 +2,10 @@
 //!
 //! Prints `BARE=..`, `PROTECTED=..` and `TOKEN=..` as shell lines, and serves until it is ended.
 
-#[path = "quickstart/issuer.rs"]
-#[allow(dead_code, reason = "the story needs more of it")]
-mod issuer;
-
 use std::{error::Error, io::Write as _};
 
 use axum::{Router, routing::get};
-use caracal_axum::{CaracalLayer, MandateVerifier, MemoryRevocations};
-use issuer::{Issuer, ZONE};
-use serde_json::{Value, json};
+use caracal_axum::{CaracalLayer, testing::Issuer};
 use tokio::net::TcpListener;
 
 const AUDIENCE: &str = "resource://tickets";
@@ -31,30 +25,17 @@ async fn serve(app: Router) -> Result<String, Box<dyn Error>> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let issuer = Issuer::start().await?;
-    let verifier = MandateVerifier::builder()
-        .issuer(issuer.url())
-        .audience(AUDIENCE)
-        .zone(ZONE)
-        .revocations(MemoryRevocations::default())
-        .build()?;
+    let verifier = issuer.verifier(AUDIENCE)?;
     verifier.warm_up().await?;
-    let mut claims = issuer.claims(AUDIENCE);
-    let delegated = json!({
-        "delegation_edge_id": "edge-2", "hop_count": 2, "delegation_graph_epoch": 7,
-        "delegation_path": ["edge-1", "edge-2"],
-        "delegation_chain": [
-            {"application_id": "root", "agent_session_id": "s-1", "delegation_edge_id": "edge-1"},
-            {"application_id": "middle", "agent_session_id": "s-2", "delegation_edge_id": "edge-2"},
-            {"application_id": "planner", "agent_session_id": "session-7"},
-        ],
-    });
-    if let (Value::Object(claims), Value::Object(delegated)) = (&mut claims, delegated) {
-        claims.extend(delegated);
-    }
+    let mandate = issuer
+        .mandate(AUDIENCE)
+        .scopes(["tickets:read"])
+        .session("session-7")
+        .delegated_over([("root", "s-1", "edge-1"), ("middle", "s-2", "edge-2")]);
     println!("BARE={}", serve(router()).await?);
     let protected = router().layer(CaracalLayer::enforce(verifier));
     println!("PROTECTED={}", serve(protected).await?);
-    println!("TOKEN={}", issuer.sign(&claims));
+    println!("TOKEN={}", mandate.sign());
     std::io::stdout().flush()?;
     tokio::signal::ctrl_c().await?;
     Ok(())

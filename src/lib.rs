@@ -50,6 +50,11 @@
 //! | what refusals look like | [`Denial`] |
 //! | metrics and audit trails | [`Observer`], [`MandateVerifier::status`] |
 //! | testing | [`Binding`], [`verifier_fn`], [`Proof::builder`], [`StaticKeys`], [`ManualClock`] |
+#![cfg_attr(feature = "testing", doc = "| testing with mandates, good and broken | [`testing`] |")]
+#![cfg_attr(
+    feature = "embedded",
+    doc = "| a whole Caracal, for development and tests | [`embedded`] |"
+)]
 //! | reading and writing headers | [`envelope`] |
 
 #![warn(
@@ -77,6 +82,8 @@ mod enforce;
 pub mod envelope;
 mod observer;
 mod revocation;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verify;
 
 pub use clock::{Clock, ManualClock, SystemClock};

@@ -8,8 +8,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use caracal_axum::testing::Issuer;
 use serde_json::{Value, json};
-use support::{AUDIENCE, Issuer, ZONE, client, error_of};
+use support::{AUDIENCE, ZONE, client, error_of};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
@@ -49,7 +50,7 @@ async fn resource_server_is_configured_by_its_environment() {
     let issuer = Issuer::start().await.unwrap();
     let mut server = command("resource_server")
         .env("CARACAL_STS_URL", issuer.url())
-        .env("CARACAL_ZONE_ID", ZONE)
+        .env("CARACAL_ZONE_ID", issuer.zone())
         .env("CARACAL_AUDIENCE", AUDIENCE)
         .env("CARACAL_REQUIRED_SCOPES", "tickets:read")
         .env("CARACAL_REQUIRED_TARGETS", AUDIENCE)
@@ -68,13 +69,13 @@ async fn resource_server_is_configured_by_its_environment() {
     let ready: Value = readyz.json().await.unwrap();
     assert_eq!((&ready["ready"], &ready["zones"][0]["key_ids"]), (&json!(true), &json!(["key-1"])));
 
-    let claims = issuer.claims(AUDIENCE);
-    let token = issuer.sign(&claims);
+    let mandate = issuer.mandate(AUDIENCE).scopes(["tickets:read"]).session("session-7");
+    let token = mandate.sign();
     let whoami = |token: &str| client().get(format!("{url}/whoami")).bearer_auth(token).send();
     let body: Value = whoami(&token).await.unwrap().json().await.unwrap();
     assert_eq!((&body["agent_session_id"], &body["proven"]), (&json!("session-7"), &json!(true)));
 
-    let other = issuer.sign(&support::with(claims, json!({"scope": "tickets:write"})));
+    let other = mandate.scopes(["tickets:write"]).sign();
     assert_eq!(error_of(whoami(&other).await.unwrap()).await, "insufficient_scope");
     let missing = client().get(format!("{url}/whoami")).send().await.unwrap();
     assert_eq!(error_of(missing).await, "missing_token");

@@ -5,13 +5,16 @@ mod support;
 
 use std::time::Duration;
 
+use axum::{Router, body::Body, routing::get};
 use caracal_axum::{
-    RevocationQuery, RevocationStore as _, Standing,
+    CaracalContext, CaracalLayer, Require, RevocationQuery, RevocationStore as _, Standing,
     embedded::{EmbeddedCaracal, Endpoint, Fault},
+    testing::Flaw,
 };
-use http::StatusCode;
+use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use support::agent::{Agent, TICKETS, sample};
+use tower::ServiceExt as _;
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap()
@@ -309,4 +312,157 @@ mod published {
         assert!(caracal.revoke_record("zone-1", record).is_err());
         assert_eq!(agent.call("GET", "/agents", &token, None).await.0, 401);
     }
+}
+
+/// A guarded service, tested as its author would.
+mod service {
+    use super::*;
+
+    /// The service under test, with its verifier from outside.
+    fn service(caracal: &EmbeddedCaracal) -> Router {
+        let whose = async |ctx: CaracalContext| ctx.agent_session_id().unwrap_or("none").to_owned();
+        Router::new()
+            .route("/tickets", get(whose).route_layer(Require::scopes(["tickets:read"])))
+            .layer(CaracalLayer::enforce(caracal.verifier(TICKETS).unwrap()))
+    }
+
+    async fn ask(service: &Router, mandate: &str) -> (u16, String) {
+        let request = Request::get("/tickets").header("authorization", format!("Bearer {mandate}"));
+        let answer = service.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = answer.status().as_u16();
+        let body = axum::body::to_bytes(answer.into_body(), 4096).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn mandates_are_good_or_broken_in_one_way() {
+        let (caracal, _) = sample().await;
+        let service = service(&caracal);
+        let mandate = caracal.mandate(TICKETS).scopes(["tickets:read"]).session("session-7");
+        assert_eq!(ask(&service, &mandate.sign()).await, (200, "session-7".to_owned()));
+        let other = caracal.mandate(TICKETS).scopes(["tickets:write"]).sign();
+        assert_eq!(ask(&service, &other).await.0, 403);
+        let elsewhere = caracal.mandate("resource://mail").scopes(["tickets:read"]).sign();
+        assert_eq!(ask(&service, &elsewhere).await.0, 401);
+        for flaw in Flaw::ALL {
+            let broken = mandate.clone().broken(*flaw).sign();
+            assert_eq!(ask(&service, &broken).await.0, 401, "{flaw:?}");
+        }
+        caracal.advance(Duration::from_secs(900));
+        assert_eq!(ask(&service, &mandate.sign()).await.0, 401, "by the same clock");
+    }
+
+    #[tokio::test]
+    async fn keys_rotate() {
+        let (caracal, _) = sample().await;
+        let service = service(&caracal);
+        let mandate = || caracal.mandate(TICKETS).scopes(["tickets:read"]).sign();
+        let before = mandate();
+        assert_eq!(ask(&service, &before).await.0, 200);
+        caracal.rotate_key("zone-1").unwrap();
+        caracal.advance(Duration::from_millis(1));
+        assert_eq!(ask(&service, &mandate()).await.0, 200, "the new key is fetched");
+        assert_eq!(ask(&service, &before).await.0, 200, "the one before is still published");
+        caracal.rotate_key("zone-1").unwrap();
+        caracal.advance(Duration::from_millis(1));
+        assert_eq!(ask(&service, &mandate()).await.0, 200);
+        assert_eq!(ask(&service, &before).await.0, 401, "of older ones nobody knows");
+    }
+
+    #[tokio::test]
+    async fn a_revoked_delegation_is_refused_a_second_later() {
+        let (caracal, agent) = sample().await;
+        let service = service(&caracal);
+        let token = agent.lifecycle().await;
+        let giver = agent.start(&token, json!({})).await;
+        let taker = agent.start(&token, json!({})).await;
+        let edge = agent.delegate(&token, &giver, &taker).await;
+        caracal.advance(PUBLISHED);
+        let edge = text(&edge, "delegation_edge_id");
+        let mandate = caracal.mandate_for(TICKETS, session_id(&taker), Some(edge)).unwrap();
+        let mandate = mandate.scopes(["tickets:read"]).sign();
+        assert_eq!(ask(&service, &mandate).await, (200, session_id(&taker).to_owned()));
+        caracal.revoke_delegation("zone-1", edge).unwrap();
+        assert_eq!(ask(&service, &mandate).await.0, 200, "nobody has told the service yet");
+        caracal.advance(PUBLISHED);
+        assert_eq!(ask(&service, &mandate).await.0, 401);
+    }
+
+    #[tokio::test]
+    async fn a_change_of_the_graph_makes_mandates_stale_and_an_end_alone_does_not() {
+        let (caracal, agent) = sample().await;
+        let service = service(&caracal);
+        let token = agent.lifecycle().await;
+        let start = async || agent.start(&token, json!({})).await;
+        let (giver, taker, third) = (start().await, start().await, start().await);
+        let edge = agent.delegate(&token, &giver, &taker).await;
+        caracal.advance(PUBLISHED);
+        let edge = text(&edge, "delegation_edge_id");
+        let mandate = |session: &Value, edge: Option<&str>| {
+            let mandate = caracal.mandate_for(TICKETS, session_id(session), edge).unwrap();
+            mandate.scopes(["tickets:read"]).sign()
+        };
+        let (delegated, plain) = (mandate(&taker, Some(edge)), mandate(&third, None));
+        let path = format!("/agents/{}", session_id(&third));
+        assert_eq!(agent.call("DELETE", &path, &token, None).await.0, 204);
+        caracal.advance(PUBLISHED);
+        assert_eq!(ask(&service, &plain).await.0, 200, "an end without edges is told to nobody");
+        assert_eq!(ask(&service, &delegated).await.0, 200);
+        let fourth = start().await;
+        agent.delegate(&token, &giver, &fourth).await;
+        caracal.advance(PUBLISHED);
+        assert_eq!(ask(&service, &delegated).await.0, 401, "issued under an older epoch");
+        assert_eq!(ask(&service, &mandate(&taker, Some(edge))).await.0, 200, "a newer one is not");
+    }
+
+    #[tokio::test]
+    async fn what_a_mandate_is_for_must_exist() {
+        let (caracal, agent) = sample().await;
+        let token = agent.lifecycle().await;
+        let (giver, taker) =
+            (agent.start(&token, json!({})).await, agent.start(&token, json!({})).await);
+        let edge = agent.delegate(&token, &giver, &taker).await;
+        let edge = text(&edge, "delegation_edge_id");
+        assert!(caracal.mandate_for(TICKETS, "nobody", None).is_err());
+        assert!(caracal.mandate_for(TICKETS, session_id(&taker), Some("nothing")).is_err());
+        assert!(caracal.mandate_for(TICKETS, session_id(&giver), Some(edge)).is_err(), "not to it");
+        assert!(caracal.mandate_for(TICKETS, session_id(&taker), Some(edge)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_cannot_fetch_keys_is_unavailable() {
+        let (caracal, _) = sample().await;
+        let service = service(&caracal);
+        let mandate = caracal.mandate(TICKETS).scopes(["tickets:read"]).sign();
+        for fault in [
+            Fault::status(StatusCode::INTERNAL_SERVER_ERROR),
+            Fault::drop_connection(),
+            Fault::truncate(20).after_effect(),
+        ] {
+            caracal.inject(Endpoint::Keys, fault);
+            assert_eq!(ask(&service, &mandate).await.0, 503);
+            caracal.clear_faults();
+            caracal.advance(Duration::from_secs(31));
+        }
+        assert_eq!(ask(&service, &mandate).await.0, 200);
+    }
+}
+
+/// Each has ports, keys, a clock and a state of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_run_side_by_side() {
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..100_u64 {
+        running.spawn(async move {
+            let (caracal, agent) = sample().await;
+            caracal.advance(Duration::from_secs(number));
+            let token = agent.lifecycle().await;
+            agent.start(&token, json!({})).await;
+            assert_eq!(agent.count(&token, "/agents").await, 1);
+            (caracal.sts_url().to_owned(), caracal)
+        });
+    }
+    let all = running.join_all().await;
+    let ports: std::collections::BTreeSet<_> = all.iter().map(|(url, _)| url).collect();
+    assert_eq!(ports.len(), 100);
 }

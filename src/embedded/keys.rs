@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::{
-    error::Unspecified,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
-};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use aws_lc_rs::error::Unspecified;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::Jwk};
 use serde_json::{Map, Value, json};
 
 use super::time::Time;
+use crate::testing;
 
 /// How long the key before the newest stays published (inbound contract §7.5).
 const PREVIOUS_KEY_SECONDS: u64 = 24 * 60 * 60;
@@ -20,36 +17,31 @@ const PREVIOUS_KEY_SECONDS: u64 = 24 * 60 * 60;
 const KEY_SET_SECONDS: u64 = 10 * 60;
 const KEY_SET_COOL_DOWN_SECONDS: u64 = 30;
 
-/// A P-256 key pair that signs ES256.
+/// A key of the zone, and what proves its signatures.
 pub(super) struct SigningKey {
     pub(super) kid: String,
-    private: EncodingKey,
+    key: testing::SigningKey,
     public: DecodingKey,
-    jwk: Value,
 }
 
 impl SigningKey {
     fn generate() -> Result<Self, Unspecified> {
         let kid = uuid::Uuid::now_v7().to_string();
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
-        let pkcs8 = pair.to_pkcs8v1()?;
-        // The uncompressed point: 0x04, then 32 bytes each of x and y.
-        let point = pair.public_key().as_ref();
-        let (Some(x), Some(y)) = (point.get(1..33), point.get(33..65)) else {
-            return Err(Unspecified);
-        };
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        let public = DecodingKey::from_ec_components(&x, &y).map_err(|_| Unspecified)?;
-        let jwk = json!({
-            "kty": "EC", "crv": "P-256", "use": "sig", "kid": kid, "alg": "ES256", "x": x, "y": y,
-        });
-        Ok(Self { kid, private: EncodingKey::from_ec_der(pkcs8.as_ref()), public, jwk })
+        let key = testing::SigningKey::try_generate(&kid)?;
+        let jwk: Jwk = serde_json::from_value(key.jwk()).map_err(|_| Unspecified)?;
+        let public = DecodingKey::from_jwk(&jwk).map_err(|_| Unspecified)?;
+        Ok(Self { kid, key, public })
+    }
+
+    /// The key pair itself.
+    pub(super) fn pair(&self) -> &testing::SigningKey {
+        &self.key
     }
 
     /// A mandate with these claims.
     pub(super) fn sign(&self, claims: &Map<String, Value>) -> Result<String, Unspecified> {
-        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
-        jsonwebtoken::encode(&header, claims, &self.private).map_err(|_| Unspecified)
+        let claims = serde_json::to_string(claims).map_err(|_| Unspecified)?;
+        self.key.try_sign(&claims)
     }
 }
 
@@ -88,7 +80,7 @@ impl ZoneKeys {
 
     /// The key document; none without a key.
     pub(super) fn document(&self, now: Time) -> Option<Value> {
-        let keys: Vec<_> = self.published(now).iter().map(|key| key.jwk.clone()).collect();
+        let keys: Vec<_> = self.published(now).iter().map(|key| key.key.jwk()).collect();
         (!keys.is_empty()).then(|| json!({ "keys": keys }))
     }
 

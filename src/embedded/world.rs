@@ -456,6 +456,13 @@ impl Registry {
         self.0.iter()
     }
 
+    /// The zone that has a resource of that name, else the first one.
+    pub(super) fn zone_of(&self, identifier: &str) -> String {
+        let has_it = |(_, zone): &(&String, &Registered)| zone.resource_named(identifier).is_some();
+        let zone = self.0.iter().find(has_it).or_else(|| self.0.first());
+        zone.map_or_else(String::new, |(id, _)| id.clone())
+    }
+
     /// An application of any zone, with the zone's id.
     pub(super) fn application(&self, id: &str) -> Option<(&str, &Application)> {
         self.0.iter().find_map(|(zone, known)| {

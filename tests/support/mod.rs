@@ -1,9 +1,6 @@
 //! What the integration tests share.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
-#[path = "../../examples/quickstart/issuer.rs"]
-mod issuer;
-
 #[cfg(feature = "embedded")]
 pub(crate) mod agent;
 #[cfg(all(unix, feature = "embedded"))]
@@ -12,14 +9,15 @@ pub(crate) mod dev;
 use std::{cell::RefCell, sync::Once};
 
 use axum::Router;
+pub(crate) use caracal_axum::testing::SigningKey;
 use caracal_axum::{
     MandateVerifier, MandateVerifierBuilder, ManualClock, MemoryRevocations, StaticKeys,
 };
-pub(crate) use issuer::{Issuer, SigningKey, ZONE};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 pub(crate) const ISSUER: &str = "https://sts.example.test";
+pub(crate) const ZONE: &str = "zone-1";
 pub(crate) const AUDIENCE: &str = "resource://tickets";
 pub(crate) const NOW: u64 = 1_790_000_000;
 

@@ -14,6 +14,7 @@ use super::{
     state::new_id,
     web::{self, Answered, Received},
 };
+use crate::testing::key_document;
 
 /// A refusal: status, code, and a text for people.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,38 +65,20 @@ pub(super) fn answer(shared: &Shared, head: &Parts, body: &Received) -> Answered
         "/ready" => {
             Answered::plain(web::json(StatusCode::OK, &json!({ "ok": true, "ready": true })))
         }
-        "/.well-known/jwks.json" => key_document(shared, head.uri.query()),
+        "/.well-known/jwks.json" => keys(shared, head.uri.query()),
         _ => token(shared, head, body),
     }
 }
 
-/// The signing keys of a zone. Of several zones the first counts.
-fn key_document(shared: &Shared, query: Option<&str>) -> Answered {
-    let zone = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find(|(name, _)| name == "zone_id")
-        .map(|(_, zone)| zone)
-        .filter(|zone| !zone.is_empty());
-    let Some(zone) = zone else {
-        return without_id(StatusCode::BAD_REQUEST, "invalid_token", "name a zone_id");
+/// The signing keys of a zone.
+fn keys(shared: &Shared, query: Option<&str>) -> Answered {
+    let document = |zone: &str| {
+        let mut state = shared.lock();
+        let now = state.now();
+        state.zone(zone)?.keys.document(now)
     };
-    let mut state = shared.lock();
-    let now = state.now();
-    let Some(keys) = state.zone(&zone).and_then(|zone| zone.keys.document(now)) else {
-        let text = "the zone is unknown, or nothing was minted in it yet";
-        return without_id(StatusCode::NOT_FOUND, "resource_not_found", text);
-    };
-    let mut response = web::json(StatusCode::OK, &keys);
-    let headers = response.headers_mut();
-    let caching = HeaderValue::from_static("public, max-age=300, must-revalidate");
-    headers.insert(header::CACHE_CONTROL, caching);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    Answered::plain(response)
-}
-
-/// A refusal of a route that knows no request ids.
-fn without_id(status: StatusCode, code: &'static str, text: &str) -> Answered {
-    let body = json!({ "error": code, "error_description": text });
-    Answered { response: web::json(status, &body), application: None, code: Some(code) }
+    let (response, code) = key_document(query, document);
+    Answered { response, application: None, code }
 }
 
 /// `POST /oauth/2/token`.

@@ -6,31 +6,31 @@
 //! cargo run --example quickstart -- --serve  # keeps running, and prints curl lines to paste
 //! ```
 
-mod issuer;
-
 use std::{error::Error, process::ExitCode, time::Duration};
 
 use axum::{
     Json, Router,
     routing::{get, post},
 };
-use caracal_axum::{CaracalContext, CaracalLayer, MandateVerifier, MemoryRevocations, Require};
+use caracal_axum::{
+    CaracalContext, CaracalLayer, MandateVerifier, MemoryRevocations, Require,
+    testing::{Flaw, Issuer},
+};
 use http::Method;
-use issuer::{Issuer, SigningKey, ZONE};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 const AUDIENCE: &str = "resource://tickets";
 
-/// A service that lets in mandates of `issuer_url`.
+/// A service that lets in mandates of `issuer`, whose keys it fetches as those of an STS.
 async fn start_service(
-    issuer_url: &str,
+    issuer: &Issuer,
     revocations: MemoryRevocations,
 ) -> Result<String, Box<dyn Error>> {
     let verifier = MandateVerifier::builder()
-        .issuer(issuer_url)
+        .issuer(issuer.url())
         .audience(AUDIENCE)
-        .zone(ZONE)
+        .zone(issuer.zone())
         .revocations(revocations)
         // So short only because the story does not want to wait 30 seconds for new keys.
         .key_cool_down(Duration::from_millis(1))
@@ -89,14 +89,6 @@ impl Story {
     }
 }
 
-fn with(claims: &Value, changes: Value) -> Value {
-    let mut claims = claims.clone();
-    if let (Value::Object(claims), Value::Object(changes)) = (&mut claims, changes) {
-        claims.extend(changes);
-    }
-    claims
-}
-
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let serve = std::env::args().any(|argument| argument == "--serve");
@@ -105,42 +97,42 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     let issuer = Issuer::start().await?;
     let revocations = MemoryRevocations::default();
-    let service = start_service(issuer.url(), revocations.clone()).await?;
+    let service = start_service(&issuer, revocations.clone()).await?;
     let tickets = || (Method::GET, format!("{service}/tickets"));
     let refunds = || (Method::POST, format!("{service}/refunds"));
-    let claims = issuer.claims(AUDIENCE);
+    let mandate = issuer.mandate(AUDIENCE).scopes(["tickets:read"]).session("session-7");
 
     story.step("no credential", tickets(), None, (401, Some("missing_token"))).await?;
 
-    let good = issuer.sign(&claims);
+    let good = mandate.sign();
     story.step("a good mandate", tickets(), Some(&good), (200, None)).await?;
 
     let refused = (403, Some("insufficient_scope"));
     story.step("a scope is missing", refunds(), Some(&good), refused).await?;
 
-    let zone = issuer.sign(&with(&claims, json!({"zone_id": "zone-2"})));
+    let zone = mandate.clone().claim("zone_id", "zone-2").sign();
     let refused = (401, Some("invalid_zone"));
     story.step("a mandate of another zone", tickets(), Some(&zone), refused).await?;
 
-    let expired = issuer.sign(&with(&claims, json!({"exp": 1_700_000_000})));
+    let expired = mandate.clone().broken(Flaw::Expired).sign();
     let refused = (401, Some("invalid_token"));
     story.step("an expired mandate", tickets(), Some(&expired), refused).await?;
 
-    let forged = SigningKey::generate("key-1").sign(&claims);
+    let forged = mandate.clone().broken(Flaw::WrongKey).sign();
     story.step("a forged mandate", tickets(), Some(&forged), refused).await?;
 
-    let ended = issuer.sign(&with(&claims, json!({"agent_session_id": "session-8"})));
+    let ended = mandate.clone().session("session-8").sign();
     revocations.revoke("session-8")?;
     let refused = (401, Some("session_revoked"));
     story.step("its session was revoked", tickets(), Some(&ended), refused).await?;
 
     issuer.rotate();
-    let rotated = issuer.sign(&claims);
+    let rotated = issuer.mandate(AUDIENCE).scopes(["tickets:read"]).sign();
     story.step("signed by a new key", tickets(), Some(&rotated), (200, None)).await?;
 
     let gone = Issuer::start().await?;
-    let orphan = gone.sign(&gone.claims(AUDIENCE));
-    let cold = start_service(gone.url(), MemoryRevocations::default()).await?;
+    let orphan = gone.mandate(AUDIENCE).scopes(["tickets:read"]).sign();
+    let cold = start_service(&gone, MemoryRevocations::default()).await?;
     gone.stop().await;
     let refused = (503, Some("verification_unavailable"));
     let url = (Method::GET, format!("{cold}/tickets"));

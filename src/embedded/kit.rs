@@ -33,7 +33,6 @@ impl EmbeddedCaracal {
     /// The same, to be configured further. Keys are fetched over HTTP, so that faults of
     /// [`Endpoint::Keys`] reach it; an unknown key is asked for whenever the clock has moved since
     /// the last fetch, and not only half a minute later.
-    #[must_use]
     pub fn verifier_builder(&self, audience: &str) -> MandateVerifierBuilder {
         let zone = self.shared.lock().registry.zone_of(audience);
         MandateVerifier::builder()

@@ -201,6 +201,21 @@ mod published {
     }
 
     #[tokio::test]
+    async fn whoever_moves_the_clock() {
+        let clock = support::agent::clock();
+        let caracal = EmbeddedCaracal::builder().clock(clock.clone()).start().await.unwrap();
+        let agent = Agent::new(&caracal, "app-1");
+        let token = agent.lifecycle().await;
+        let session = agent.start(&token, json!({})).await;
+        caracal.revoke_session("zone-1", session_id(&session)).unwrap();
+        let revocations = caracal.revocations();
+        let before = revocations.generation();
+        clock.advance(PUBLISHED);
+        assert_ne!(revocations.generation(), before, "what is cached is judged anew");
+        assert!(standing(&caracal, &[session_id(&session)]).revoked);
+    }
+
+    #[tokio::test]
     async fn sessions_without_edges_come_and_go_in_silence() {
         let (caracal, agent) = sample().await;
         let (token, giver, taker, _) = graph(&caracal, &agent).await;

@@ -215,6 +215,7 @@ mod mandates {
         let mandate = issuer.mandate(AUDIENCE).delegated_over(hops).application("worker");
         let claims = service.claims(&mandate.clone().session("session-3").sign()).await;
         for (name, value) in [
+            ("sub", json!("worker")),
             ("client_id", json!("worker")),
             ("agent_session_id", json!("session-3")),
             ("delegation_edge_id", json!("edge-2")),

@@ -17,7 +17,7 @@ use super::zone::Zone;
 /// A key endpoint that listens. It closes when it is dropped.
 pub(super) struct Endpoint {
     task: JoinHandle<()>,
-    /// Its end ends the connections that are open.
+    /// Its end ends the task, and the connections that are open.
     _open: oneshot::Sender<()>,
 }
 
@@ -39,17 +39,11 @@ impl Endpoint {
         Self { task, _open: open }
     }
 
-    /// Waits until nothing listens any more.
-    pub(super) async fn close(mut self) {
+    /// Waits until nothing listens any more, but not for who is in the middle of a request.
+    pub(super) async fn close(self) {
         self.task.abort();
         // Ends with the error that says it was aborted.
-        let _ = (&mut self.task).await;
-    }
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        self.task.abort();
+        let _ = self.task.await;
     }
 }
 

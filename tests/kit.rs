@@ -38,6 +38,8 @@ fn epoch(caracal: &EmbeddedCaracal) -> u64 {
 const PUBLISHED: Duration = Duration::from_millis(1100);
 
 mod faults {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     const LIFECYCLE: [(&str, &str); 2] = [("resource", TICKETS), ("scope", "agent:lifecycle")];
@@ -97,13 +99,61 @@ mod faults {
     async fn an_answer_is_cut_off() {
         let (caracal, agent) = sample().await;
         let token = agent.lifecycle().await;
-        for (fault, started) in [(Fault::truncate(10), 0), (Fault::truncate(10).after_effect(), 1)]
-        {
+        let cut = [
+            (Fault::truncate(10), 502, 0),
+            (Fault::truncate(usize::MAX), 502, 0),
+            (Fault::truncate(0).after_effect(), 201, 1),
+            (Fault::truncate(usize::MAX).after_effect(), 201, 2),
+        ];
+        for (fault, status, started) in cut {
             caracal.inject(Endpoint::StartSession, fault.times(1));
-            let error = start(&agent, &token).await.unwrap_err();
-            assert!(error.is_decode() || error.is_body(), "{error:?}");
+            let body = json!({ "application_id": "app-1" });
+            let request = agent.request("POST", "/agents", &token).json(&body);
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), status);
+            assert!(answer.bytes().await.is_err(), "a part of the body is missing");
             assert_eq!(agent.count(&token, "/agents").await, started);
         }
+        caracal.inject(Endpoint::EndSession, Fault::truncate(5).after_effect());
+        let session = agent.start(&token, json!({})).await;
+        let path = format!("/agents/{}", session_id(&session));
+        assert!(agent.request("DELETE", &path, &token).send().await.is_err(), "it had no body");
+    }
+
+    #[tokio::test]
+    async fn each_service_has_its_own_and_what_breaks_off_uses_none_up() {
+        let (caracal, agent) = sample().await;
+        caracal.inject(Endpoint::Token, Fault::status(StatusCode::BAD_GATEWAY).times(1));
+        let elsewhere = agent.http.post(format!("{}/oauth/2/token", agent.coordinator)).send();
+        assert_eq!(elsewhere.await.unwrap().status(), 401);
+        let address = agent.sts.strip_prefix("http://").unwrap();
+        let mut broken = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = b"POST /oauth/2/token HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na=b";
+        broken.write_all(request).await.unwrap();
+        broken.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        broken.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.is_empty(), "{answer:?}");
+        assert_eq!(caracal.requests().len(), 1, "what broke off was never asked");
+        assert_eq!(agent.exchange(&LIFECYCLE).await.0, 502);
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_is_asked_for_again() {
+        let (caracal, agent) = sample().await;
+        let token = agent.lifecycle().await;
+        let lost = Fault::drop_connection().after_effect().times(1);
+        caracal.inject(Endpoint::StartSession, lost);
+        let start = async || {
+            let request = agent.request("POST", "/agents", &token);
+            let body = json!({ "application_id": "app-1" });
+            request.header("idempotency-key", "one").json(&body).send().await
+        };
+        assert!(start().await.is_err());
+        assert_eq!(start().await.unwrap().status(), 201);
+        let starts = caracal.decisions().into_iter().filter(|one| one.status == 201);
+        assert_eq!(starts.map(|one| one.replayed).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(agent.count(&token, "/agents").await, 1);
     }
 
     #[tokio::test]
@@ -116,9 +166,7 @@ mod faults {
             let (agent, token) = (agent.clone(), token.clone());
             async move { start(&agent, &token).await.unwrap().0 }
         });
-        while agent.count(&token, "/agents").await == 0 {
-            tokio::task::yield_now().await;
-        }
+        caracal.received(Endpoint::StartSession).await;
         caracal.advance(Duration::from_secs(3599));
         agent.lifecycle().await;
         assert!(!waiting.is_finished());
@@ -135,15 +183,7 @@ mod faults {
             let (agent, token) = (agent.clone(), token.clone());
             async move { start(&agent, &token).await.unwrap().0 }
         });
-        let arrived = || {
-            let is_start = |one: &&_| {
-                caracal_axum::embedded::ReceivedRequest::endpoint(one) == Endpoint::StartSession
-            };
-            caracal.requests().iter().filter(is_start).count()
-        };
-        while arrived() == 0 {
-            tokio::task::yield_now().await;
-        }
+        caracal.received(Endpoint::StartSession).await;
         assert_eq!(agent.count(&token, "/agents").await, 0);
         caracal.advance(Duration::from_secs(60));
         assert_eq!(waiting.await.unwrap(), 201);
@@ -312,12 +352,15 @@ mod published {
     #[tokio::test]
     async fn operators_revoke_a_session_or_a_record() {
         let (caracal, agent) = sample().await;
-        let (token, giver, taker, _) = graph(&caracal, &agent).await;
+        let (token, giver, taker, edge) = graph(&caracal, &agent).await;
+        let before = epoch(&caracal);
         caracal.revoke_session("zone-1", session_id(&giver)).unwrap();
         assert!(caracal.revoke_session("zone-1", session_id(&giver)).is_err());
         caracal.advance(PUBLISHED);
         assert!(standing(&caracal, &[session_id(&giver)]).revoked);
         assert!(standing(&caracal, &[session_id(&taker)]).revoked, "it was below");
+        assert!(standing(&caracal, &[text(&edge, "delegation_edge_id")]).revoked);
+        assert_eq!(epoch(&caracal), before, "the graph of others is as it was");
         assert_eq!(agent.call("GET", "/agents", &token, None).await.0, 200);
 
         let record = text(&giver, "subject_authority_record_id");
@@ -428,6 +471,40 @@ mod service {
         caracal.advance(PUBLISHED);
         assert_eq!(ask(&service, &delegated).await.0, 401, "issued under an older epoch");
         assert_eq!(ask(&service, &mandate(&taker, Some(edge))).await.0, 200, "a newer one is not");
+    }
+
+    #[tokio::test]
+    async fn a_mandate_tells_of_its_delegations_as_the_sts_does() {
+        let (caracal, agent) = sample().await;
+        let token = agent.lifecycle().await;
+        let start = async || agent.start(&token, json!({ "labels": ["reader"] })).await;
+        let (a, b, c) = (start().await, start().await, start().await);
+        let mut edge = String::new();
+        for (source, target, hops, ttl) in [(&a, &b, 3, 900), (&b, &c, 2, 800)] {
+            let body = json!({
+                "issuer_application_id": "app-1", "receiver_application_id": "app-1",
+                "source_session_id": session_id(source), "target_session_id": session_id(target),
+                "resource_id": TICKETS, "scopes": ["tickets:read"], "ttl_seconds": ttl,
+                "constraints": { "max_hops": hops },
+            });
+            let (_, created) = agent.call("POST", "/delegations", &token, Some(body)).await;
+            edge = text(&created, "delegation_edge_id").to_owned();
+        }
+        let (status, minted) = agent.mint(&c, &json!({ "delegation_edge_id": edge })).await;
+        assert_eq!(status, 200, "{minted}");
+        let claims = |token: &str| -> Value {
+            jsonwebtoken::dangerous::insecure_decode_claims(token).unwrap()
+        };
+        let minted = claims(text(&minted, "access_token"));
+        let made = caracal.mandate_for(TICKETS, session_id(&c), Some(&edge)).unwrap();
+        let made = claims(&made.scopes(["tickets:read"]).sign());
+        assert_eq!(made["hop_count"], 2);
+        for (name, value) in minted.as_object().unwrap() {
+            // What is of each token, and what the Gateway makes another.
+            if !["aud", "use", "jti", "sid", "root_sid", "iat", "exp"].contains(&name.as_str()) {
+                assert_eq!(&made[name], value, "{name}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -39,18 +39,24 @@ pub enum Endpoint {
     Delegate,
     /// `PATCH /zones/{zone}/delegations/{id}/revoke`.
     RevokeDelegation,
-    /// `GET` of anything else at the Coordinator.
+    /// `GET` of sessions, delegations and lists of them.
     Read,
     /// Any other request.
     Other,
 }
 
 impl Endpoint {
-    pub(super) fn of(method: &Method, path: &str) -> Self {
+    pub(super) fn of_sts(method: &Method, path: &str) -> Self {
+        match (method.as_str(), path) {
+            ("POST", "/oauth/2/token") => Self::Token,
+            ("GET" | "HEAD", "/.well-known/jwks.json") => Self::Keys,
+            _ => Self::Other,
+        }
+    }
+
+    pub(super) fn of_coordinator(method: &Method, path: &str) -> Self {
         let path: Vec<_> = path.split('/').skip(1).collect();
         match (method.as_str(), path.as_slice()) {
-            ("POST", ["oauth", "2", "token"]) => Self::Token,
-            ("GET" | "HEAD", [".well-known", "jwks.json"]) => Self::Keys,
             ("POST", ["zones", _, "agents"]) => Self::StartSession,
             ("DELETE", ["zones", _, "agents", _]) => Self::EndSession,
             ("POST", ["zones", _, "agents", _, "heartbeat"]) => Self::Heartbeat,
@@ -100,14 +106,18 @@ impl Fault {
         Self { what, after_effect: false, left: None }
     }
 
-    /// The request is answered with this status and the body `{"error":"injected_fault"}`.
+    /// The request is answered with this status, a final one, and the body
+    /// `{"error":"injected_fault"}`.
     #[must_use]
     pub const fn status(status: StatusCode) -> Self {
         Self::new(What::Status(status))
     }
 
-    /// The answer comes when the control plane's clock has moved by this much: by
-    /// [`advance`](super::EmbeddedCaracal::advance), or by itself.
+    /// The answer comes when the control plane's clock has moved by this much since the request
+    /// arrived: wait for that with [`received`](super::EmbeddedCaracal::received), then
+    /// [`advance`](super::EmbeddedCaracal::advance). A caller who gives up meanwhile takes his
+    /// request back; with [`after_effect`](Self::after_effect) it has taken effect by then. Not for
+    /// tests under Tokio's paused time, which runs on while this waits.
     #[must_use]
     pub const fn delay(time: Duration) -> Self {
         Self::new(What::Delay(time))
@@ -119,7 +129,8 @@ impl Fault {
         Self::new(What::Drop)
     }
 
-    /// The body of the answer is cut off after so many bytes, though its head promises all of it.
+    /// The body of the answer is cut off after so many bytes, one less than all at most, though its
+    /// head promises all of it. Before the effect that is the answer of a bad gateway (502).
     #[must_use]
     pub const fn truncate(bytes: usize) -> Self {
         Self::new(What::Truncate(bytes))
@@ -174,8 +185,8 @@ impl Fault {
                 Ok(answer)
             }
             What::Truncate(bytes) => {
-                let answer = answer.unwrap_or_else(|| injected(StatusCode::OK));
-                Ok(Some(cut(answer, bytes).await))
+                let answer = answer.unwrap_or_else(|| injected(StatusCode::BAD_GATEWAY));
+                cut(answer, bytes).await.map(Some)
             }
         }
     }
@@ -185,12 +196,14 @@ fn injected(status: StatusCode) -> Response<Body> {
     web::json(status, &json!({ "error": "injected_fault" }))
 }
 
-async fn cut(answer: Response<Body>, bytes: usize) -> Response<Body> {
+async fn cut(answer: Response<Body>, bytes: usize) -> Result<Response<Body>, Unanswered> {
     let (mut head, body) = answer.into_parts();
     // Answers are made in memory: they end, and cannot fail.
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    // Of nothing there is no part.
+    let most = body.len().checked_sub(1).ok_or(Unanswered)?;
     head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    Response::from_parts(head, Body::new(Cut::Begin(body.slice(..bytes.min(body.len())))))
+    Ok(Response::from_parts(head, Body::new(Cut::Begin(body.slice(..bytes.min(most))))))
 }
 
 /// A body that fails where it should go on.

@@ -32,9 +32,16 @@ impl EmbeddedCaracal {
 
     /// The same, to be configured further. Keys are fetched over HTTP, so that faults of
     /// [`Endpoint::Keys`] reach it; an unknown key is asked for whenever the clock has moved since
-    /// the last fetch, and not only half a minute later.
+    /// the last fetch, and not only half a minute later. After a fetch that failed it waits for a
+    /// second of the clock.
     pub fn verifier_builder(&self, audience: &str) -> MandateVerifierBuilder {
-        let zone = self.shared.lock().registry.zone_of(audience);
+        let mut state = self.shared.lock();
+        let now = state.now();
+        let zone = state.registry.zone_of(audience);
+        // A zone without a key has no key document, and a verifier that can judge nothing. Where
+        // none can be made there is no mandate either.
+        let _ = state.zone(&zone).map(|known| known.keys.signer(now));
+        drop(state);
         MandateVerifier::builder()
             .issuer(self.sts_url())
             .audience(audience)
@@ -62,7 +69,8 @@ impl EmbeddedCaracal {
     }
 
     /// The same for a session that exists, and for a delegation to it: application, session and
-    /// every delegation claim are those of the graph, whether they are still in force or not.
+    /// every delegation claim are those of the graph, whether they are still in force or not. Its own
+    /// authority record (`sid`) is another one for each mandate, as at the real STS.
     ///
     /// # Errors
     ///
@@ -104,7 +112,7 @@ impl EmbeddedCaracal {
         self.shared.faults.inject(endpoint, fault);
     }
 
-    /// Takes all faults back.
+    /// Takes back all faults that no request has met yet.
     pub fn clear_faults(&self) {
         self.shared.faults.clear();
     }
@@ -113,6 +121,11 @@ impl EmbeddedCaracal {
     #[must_use]
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.shared.records.all()
+    }
+
+    /// Waits until a request to `endpoint` has arrived, and returns the last one.
+    pub async fn received(&self, endpoint: Endpoint) -> ReceivedRequest {
+        self.shared.records.received(endpoint).await
     }
 
     /// What was decided about them, in the same order.

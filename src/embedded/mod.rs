@@ -102,7 +102,7 @@ use std::{
 };
 
 use axum::{extract::Request, response::Response};
-use http::request::Parts;
+use http::{Method, request::Parts};
 use tokio::net::TcpListener;
 
 use self::{
@@ -138,11 +138,13 @@ impl Shared {
     async fn serve(
         &self,
         request: Request,
+        endpoint: fn(&Method, &str) -> Endpoint,
         answer: impl FnOnce(&Self, &Parts, &Received) -> Answered,
     ) -> Result<Response, Unanswered> {
         let (head, body) = request.into_parts();
-        let body = web::receive(body).await;
-        let endpoint = Endpoint::of(&head.method, head.uri.path());
+        // What never arrived whole was never asked.
+        let body = web::receive(body).await.map_err(|web::Broken| Unanswered)?;
+        let endpoint = endpoint(&head.method, head.uri.path());
         let number = self.records.add(ReceivedRequest::new(endpoint, &head, &body));
         let fault = self.faults.take(endpoint);
         if let Some(fault) = &fault
@@ -152,7 +154,9 @@ impl Shared {
         }
         let Answered { response, application, code } = answer(self, &head, &body);
         let status = response.status().as_u16();
-        self.records.decide(number, Decision { endpoint, application, status, code });
+        let replayed = response.headers().contains_key("idempotency-replayed");
+        let decision = Decision { endpoint, application, status, code, replayed };
+        self.records.decide(number, decision);
         match &fault {
             Some(fault) => fault.after(&self.clock, response).await,
             None => Ok(response),
@@ -258,7 +262,7 @@ impl EmbeddedCaracalBuilder {
         let for_sts = Arc::clone(&shared);
         let sts = Server::start(sts, move |_, request| {
             let shared = Arc::clone(&for_sts);
-            async move { shared.serve(request, sts::answer).await }
+            async move { shared.serve(request, Endpoint::of_sts, sts::answer).await }
         });
         let for_coordinator = Arc::clone(&shared);
         let coordinator = Server::start(coordinator, move |from, request| {
@@ -266,7 +270,7 @@ impl EmbeddedCaracalBuilder {
             let answer = move |shared: &Shared, head: &Parts, body: &Received| {
                 coordinator::answer(shared, from, head, body)
             };
-            async move { shared.serve(request, answer).await }
+            async move { shared.serve(request, Endpoint::of_coordinator, answer).await }
         });
         Ok(EmbeddedCaracal { shared, coordinator_url, servers: [sts, coordinator] })
     }
@@ -352,14 +356,14 @@ impl EmbeddedCaracal {
         ])
     }
 
-    /// Takes no more requests, waits for those under way, 5 s at most for each service, and ends.
+    /// Takes no more requests, waits for those under way, 5 s at most, and ends. The ports are free
+    /// then; after a mere drop they are so a moment later.
     pub async fn shutdown(self) {
         for server in &self.servers {
             server.close();
         }
-        for server in self.servers {
-            server.closed().await;
-        }
+        let [sts, coordinator] = self.servers;
+        tokio::join!(sts.closed(), coordinator.closed());
     }
 }
 

@@ -152,8 +152,8 @@ impl EmbeddedCaracal {
         Ok(())
     }
 
-    /// Revokes a session as an operator does: it ends with all below it, and resource servers are
-    /// told of each. (The session's own end tells them nothing: see inbound contract §5.5.)
+    /// Revokes a session as an operator revokes a subject: it ends with all below it, and resource
+    /// servers are told of each and of every delegation that ends with them. Their records live on. (The session's own end tells them nothing: see inbound contract §5.5.)
     ///
     /// # Errors
     ///

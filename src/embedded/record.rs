@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, request::Parts};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{faults::Endpoint, web::Received};
 
@@ -28,6 +29,8 @@ pub struct Decision {
     pub status: u16,
     /// The `error` of a refusal.
     pub code: Option<&'static str>,
+    /// Whether the answer repeats that to an earlier request with the same `Idempotency-Key`.
+    pub replayed: bool,
 }
 
 impl Decision {
@@ -122,7 +125,10 @@ impl fmt::Debug for ReceivedRequest {
 
 /// The last requests, in the order in which they arrived.
 #[derive(Default)]
-pub(super) struct Records(Mutex<Kept>);
+pub(super) struct Records {
+    kept: Mutex<Kept>,
+    arrivals: watch::Sender<()>,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -134,18 +140,32 @@ struct Kept {
 impl Records {
     /// Keeps a request; its number.
     pub(super) fn add(&self, request: ReceivedRequest) -> usize {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.requests.len() == MOST {
             kept.requests.pop_front();
             kept.first += 1;
         }
         kept.requests.push_back(request);
+        self.arrivals.send_replace(());
         kept.first + kept.requests.len() - 1
+    }
+
+    /// Waits until there is a request to this endpoint; the last one.
+    pub(super) async fn received(&self, endpoint: Endpoint) -> ReceivedRequest {
+        let mut arrivals = self.arrivals.subscribe();
+        loop {
+            let last = self.all().into_iter().rfind(|request| request.endpoint == endpoint);
+            if let Some(last) = last {
+                return last;
+            }
+            // The sender is a part of this, and so never gone.
+            let _ = arrivals.changed().await;
+        }
     }
 
     /// Tells what was decided about a request.
     pub(super) fn decide(&self, number: usize, decision: Decision) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let at = number.checked_sub(kept.first);
         if let Some(request) = at.and_then(|at| kept.requests.get_mut(at)) {
             request.decision = Some(decision);
@@ -153,7 +173,7 @@ impl Records {
     }
 
     pub(super) fn all(&self) -> Vec<ReceivedRequest> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.requests.iter().cloned().collect()
     }
 }

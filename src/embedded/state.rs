@@ -361,8 +361,24 @@ impl Zone {
     }
 
     /// Ends sessions as `status` for `reason`, with all below them, and revokes every delegation
-    /// that touches one of them. Returns the sessions that ended.
+    /// that touches one of them. Returns how many sessions ended.
     pub(super) fn end(
+        &mut self,
+        roots: &[String],
+        status: Status,
+        reason: &str,
+        now: Time,
+    ) -> usize {
+        let ended = self.end_sessions(roots, status, reason, now);
+        let touched = self.touching(&ended);
+        if !touched.is_empty() {
+            let epoch = self.next_epoch(now);
+            self.revoke_edges(&touched, epoch, now);
+        }
+        ended.len()
+    }
+
+    fn end_sessions(
         &mut self,
         roots: &[String],
         status: Status,
@@ -381,14 +397,21 @@ impl Zone {
                 ended.insert(id);
             }
         }
-        let touched = |edge: &Edge| edge.revoked.is_none() && edge.touches(&ended);
-        if self.edges.values().any(touched) {
-            let epoch = self.next_epoch(now);
-            for edge in self.edges.values_mut().filter(|edge| touched(edge)) {
+        ended
+    }
+
+    /// The edges in force that touch one of these sessions.
+    fn touching(&self, sessions: &HashSet<String>) -> Vec<String> {
+        let touched = |edge: &&Edge| edge.revoked.is_none() && edge.touches(sessions);
+        self.edges.values().filter(touched).map(|edge| edge.id.clone()).collect()
+    }
+
+    fn revoke_edges(&mut self, edges: &[String], epoch: u64, now: Time) {
+        for id in edges {
+            if let Some(edge) = self.edges.get_mut(id) {
                 (edge.revoked, edge.version) = (Some(now), epoch);
             }
         }
-        ended
     }
 
     /// Revokes an edge and all that leave its target, theirs, and so on; the sessions that these
@@ -411,11 +434,7 @@ impl Zone {
             targets.push(target);
         }
         let epoch = self.next_epoch(now);
-        for id in &edges {
-            if let Some(edge) = self.edges.get_mut(id) {
-                (edge.revoked, edge.version) = (Some(now), epoch);
-            }
-        }
+        self.revoke_edges(&edges, epoch, now);
         // One publication for each record, with the first session that was started with it.
         let mut records = HashSet::new();
         for target in &targets {
@@ -426,15 +445,18 @@ impl Zone {
             }
         }
         let sessions = self.end(&targets, Status::Terminated, "delegation_revoked", now);
-        Revoked { edges: edges.len(), records: records.len(), sessions: sessions.len() }
+        Revoked { edges: edges.len(), records: records.len(), sessions }
     }
 
     /// Ends a session and all below it as an operator's revocation does: resource servers are told
-    /// of each.
+    /// of each, and of every edge that ends with them. The epoch stays, as the API leaves it.
     pub(super) fn revoke_session(&mut self, session: &str, now: Time) {
         let root = [session.to_owned()];
-        for ended in self.end(&root, Status::Terminated, "subject_revoked", now) {
-            self.publish(Publication::Revoked(vec![ended]), now);
+        let ended = self.end_sessions(&root, Status::Terminated, "subject_revoked", now);
+        let edges = self.touching(&ended);
+        self.revoke_edges(&edges, self.epoch, now);
+        for anchor in edges.into_iter().chain(ended) {
+            self.publish(Publication::Revoked(vec![anchor]), now);
         }
     }
 

@@ -34,10 +34,10 @@ impl EmbeddedClock {
             if left.is_zero() {
                 return;
             }
-            // Moved ahead, or gone on by itself.
+            // Moved ahead, gone on by itself, or moved by whoever injected it: nobody tells of that.
             tokio::select! {
                 _ = moved.changed() => {}
-                () = tokio::time::sleep(left) => {}
+                () = tokio::time::sleep(left.min(GLANCE)) => {}
             }
         }
     }
@@ -62,6 +62,9 @@ impl Clock for EmbeddedClock {
         self.base.monotonic().saturating_add(self.ahead())
     }
 }
+
+/// How often a waiting task looks at a clock that may be moved from outside.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// A moment, since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,12 +11,26 @@ pub(super) enum Received {
     TooLarge,
 }
 
+/// The connection broke before the body was whole.
+pub(super) struct Broken;
+
 /// The largest body that is read.
 const MAX_BODY: usize = 262_144;
 
-/// Reads a body. One that breaks off ends its connection, so that its answer reaches nobody.
-pub(super) async fn receive(body: Body) -> Received {
-    to_bytes(body, MAX_BODY).await.map_or(Received::TooLarge, Received::Whole)
+/// Reads a body.
+pub(super) async fn receive(body: Body) -> Result<Received, Broken> {
+    let error = match to_bytes(body, MAX_BODY).await {
+        Ok(body) => return Ok(Received::Whole(body)),
+        Err(error) => error.into_inner(),
+    };
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+    while let Some(error) = cause {
+        if error.is::<hyper::Error>() {
+            return Err(Broken);
+        }
+        cause = error.source();
+    }
+    Ok(Received::TooLarge)
 }
 
 /// An answer, and what was decided by it.

@@ -28,7 +28,7 @@ pub enum Flaw {
     BadSignature,
     /// `exp` is the second in which it is made: over, without any leeway.
     Expired,
-    /// `nbf` is five minutes ahead: beyond any leeway.
+    /// `nbf` is an hour after `exp`: beyond any leeway, until it has expired.
     NotYetValid,
     /// More than 16 KiB, which is the most that a
     /// [`MandateVerifier`](crate::MandateVerifier) takes unless configured otherwise.
@@ -37,11 +37,11 @@ pub enum Flaw {
     DuplicateMember,
 }
 
-/// Beyond the minute of leeway that `nbf` has.
-const AHEAD: Duration = Duration::from_secs(300);
-
 /// What is signed is longer by a third in the token.
 const PADDING_BYTES: usize = 16 * 1024;
+
+/// More than any leeway that `nbf` is given.
+const BEYOND_SECONDS: u64 = 3600;
 
 impl Flaw {
     /// Every flaw. A service should refuse them all; new ones come without notice.
@@ -66,16 +66,17 @@ impl Flaw {
         now: Duration,
     ) -> Result<String, Unspecified> {
         let kid = key.kid();
-        let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
         match self {
             Self::Expired => {
-                set("exp", now.as_secs().into());
+                claims.insert("exp".to_owned(), now.as_secs().into());
             }
             Self::NotYetValid => {
-                set("nbf", now.saturating_add(AHEAD).as_secs().into());
+                // Beyond its end, so that it never is, whenever it is judged.
+                let end = claims.get("exp").and_then(Value::as_u64).unwrap_or(now.as_secs());
+                claims.insert("nbf".to_owned(), end.saturating_add(BEYOND_SECONDS).into());
             }
             Self::Oversize => {
-                set("padding", "x".repeat(PADDING_BYTES).into());
+                claims.insert("padding".to_owned(), "x".repeat(PADDING_BYTES).into());
             }
             // So that it comes twice also in a mandate that was to go without.
             Self::DuplicateMember => {

@@ -91,7 +91,7 @@
 //! | an authority record that is going to be revoked | `.claim("sid", "record-1")` |
 //! | a mandate for several resources | `.claim("aud", json!(["resource://a", "resource://b"]))` |
 //! | another zone, 401 `invalid_zone` | `.claim("zone_id", "zone-2")` |
-//! | delegations that have changed since, 401 `delegation_stale` | `.delegated_over([..])`, then `revocations().raise_epoch("zone-1", 100)` |
+//! | delegations that have changed since, 401 `delegation_stale` | `.delegated_over([("planner", "session-1", "edge-1")])`, then `revocations().raise_epoch("zone-1", 100)` |
 //!
 //! # What a flaw shows
 //!

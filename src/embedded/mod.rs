@@ -93,6 +93,7 @@ mod time;
 mod web;
 mod world;
 mod world_file;
+mod zone;
 
 use std::{
     fmt, io,

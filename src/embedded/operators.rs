@@ -3,7 +3,8 @@
 use super::{
     Application, EmbeddedCaracal, Grant, Resource, WorldError, Zone, log,
     session::{Session, Status},
-    state::{self, State},
+    state::State,
+    zone,
 };
 
 /// Why an operator's action was not done.
@@ -210,7 +211,7 @@ impl EmbeddedCaracal {
 pub(super) fn zone_of<'s>(
     state: &'s mut State,
     zone: &str,
-) -> Result<&'s mut state::Zone, OperatorError> {
+) -> Result<&'s mut zone::Zone, OperatorError> {
     state.zone(zone).ok_or_else(|| OperatorError::UnknownZone(zone.to_owned()))
 }
 
@@ -219,7 +220,7 @@ fn session_of<'s>(
     zone: &str,
     session: &str,
     status: Status,
-) -> Result<&'s mut state::Zone, OperatorError> {
+) -> Result<&'s mut zone::Zone, OperatorError> {
     let known = zone_of(state, zone)?;
     match known.sessions.get(session) {
         Some(found) if found.status == status => Ok(known),

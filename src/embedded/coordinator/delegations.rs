@@ -13,9 +13,10 @@ use super::{
 };
 use crate::embedded::{
     constraints::Constraints,
-    state::{Edge, Zone, new_id},
+    state::new_id,
     time::Time,
     world::Registered,
+    zone::{Edge, Zone},
 };
 
 /// The body of a delegation.

@@ -12,7 +12,7 @@ use super::{
 use crate::embedded::{
     constraints::integer,
     session::{Lease, Lifecycle, Status},
-    state::Zone,
+    zone::Zone,
 };
 
 /// The largest generation that a client can write without losing digits.

@@ -25,10 +25,11 @@ use self::{
 use super::{
     Shared, log,
     session::Session,
-    state::{self, State, Zone},
+    state::{self, State},
     time::Time,
     web::{self, Answered, Received},
     world::{Limits, Registered},
+    zone::Zone,
 };
 
 /// An answer of a route.

@@ -8,7 +8,7 @@ use super::{
     Answer, Call,
     refusal::{self, Refusal, refuse_if},
 };
-use crate::embedded::{session::Session, state::Edge};
+use crate::embedded::{session::Session, zone::Edge};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 500;

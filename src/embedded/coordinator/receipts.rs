@@ -10,9 +10,9 @@ use super::{
     refusal::{self, Refusal, refuse_if},
 };
 use crate::embedded::{
-    state::{Receipt, ReceiptKey, Zone},
     time::Time,
     web::{joined, trimmed},
+    zone::{Receipt, ReceiptKey, Zone},
 };
 
 const MAX_KEY_BYTES: usize = 255;

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::embedded::{
     session::{Lease, Lifecycle, Session, Status},
-    state::{Edge, Zone, new_id},
+    state::new_id,
     time::Time,
+    zone::{Edge, Zone},
 };
 
 const MAX_CHILDREN: usize = 10;

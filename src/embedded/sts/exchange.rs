@@ -15,9 +15,10 @@ use super::{
 use crate::embedded::{
     keys::SigningKey,
     policy::{self, LIFECYCLE, Question},
-    state::{Parts, State, Zone, new_id},
+    state::{Parts, State, new_id},
     time::Time,
     world::{Limits, Registered},
+    zone::Zone,
 };
 
 const DEFAULT_TTL: Duration = Duration::from_secs(900);

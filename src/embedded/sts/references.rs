@@ -8,9 +8,9 @@ use super::{Refusal, form::Form, refusal};
 use crate::embedded::{
     constraints::Constraints,
     session::Session,
-    state::{Edge, Zone},
     time::Time,
     world::Registered,
+    zone::{Edge, Zone},
 };
 
 const fn denied(text: &'static str) -> Refusal {

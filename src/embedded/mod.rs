@@ -67,7 +67,7 @@
 //!   those of a double or a byte order mark, is no JSON here.
 //! - `agent:lifecycle` is minted at every resource; the real one wants it to have an upstream URL,
 //!   which nothing here has a use for yet.
-//! - Not there: the Gateway, approvals (a scope that needs one is denied) and federation of users,
+//! - Not there: the Gateway, approvals (`/approvals` is unknown, and a scope that needs one is denied) and federation of users,
 //!   the operators' bearer secret (what operators do is done with the methods of
 //!   [`EmbeddedCaracal`]), `POST /v1/verify`, the Redis streams.
 //! - Right after a rotation the Coordinator refuses tokens of the new key for up to 30 s, as the

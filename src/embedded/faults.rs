@@ -53,22 +53,6 @@ impl Endpoint {
             _ => Self::Other,
         }
     }
-
-    pub(super) fn of_coordinator(method: &Method, path: &str) -> Self {
-        let path: Vec<_> = path.split('/').skip(1).collect();
-        match (method.as_str(), path.as_slice()) {
-            ("POST", ["zones", _, "agents"]) => Self::StartSession,
-            ("DELETE", ["zones", _, "agents", _]) => Self::EndSession,
-            ("POST", ["zones", _, "agents", _, "heartbeat"]) => Self::Heartbeat,
-            ("POST", ["zones", _, "agents", _, "lease"]) => Self::Takeover,
-            ("PATCH", ["zones", _, "agents", _, "suspend"]) => Self::Suspend,
-            ("PATCH", ["zones", _, "agents", _, "resume"]) => Self::Resume,
-            ("POST", ["zones", _, "delegations"]) => Self::Delegate,
-            ("PATCH", ["zones", _, "delegations", _, "revoke"]) => Self::RevokeDelegation,
-            ("GET" | "HEAD", ["zones", ..]) => Self::Read,
-            _ => Self::Other,
-        }
-    }
 }
 
 /// What goes wrong with a request. Before its effect unless said otherwise, and until it is

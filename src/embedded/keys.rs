@@ -114,6 +114,11 @@ impl ZoneKeys {
     }
 }
 
+/// The text of a claim; empty if there is none.
+pub(super) fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> &'c str {
+    claims.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
 fn claims(token: &str, keys: &[Arc<SigningKey>]) -> Option<Map<String, Value>> {
     let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
     let key = keys.iter().find(|key| key.kid == kid)?;

@@ -4,8 +4,8 @@
 use http::StatusCode;
 
 use super::{
+    registry::MAX_ID_CHARS,
     sts::{Form, Refusal},
-    world::MAX_ID_CHARS,
 };
 
 const TARGET: &str = "caracal_axum::embedded";

@@ -84,6 +84,7 @@ mod log;
 mod operators;
 mod policy;
 mod record;
+mod registry;
 mod revocations;
 mod server;
 mod session;
@@ -271,7 +272,7 @@ impl EmbeddedCaracalBuilder {
             let answer = move |shared: &Shared, head: &Parts, body: &Received| {
                 coordinator::answer(shared, from, head, body)
             };
-            async move { shared.serve(request, Endpoint::of_coordinator, answer).await }
+            async move { shared.serve(request, coordinator::endpoint, answer).await }
         });
         Ok(EmbeddedCaracal { shared, coordinator_url, servers: [sts, coordinator] })
     }

@@ -92,7 +92,7 @@ impl EmbeddedCaracal {
     pub fn suspend(&self, zone: &str, session: &str) -> Result<usize, OperatorError> {
         let mut state = self.shared.lock();
         state.now();
-        let known = session_of(&mut state, zone, session, Status::Active)?;
+        let known = session_of(&mut state, zone, session, |found| found.status == Status::Active)?;
         let count = known.suspend(session);
         drop(state);
         log::operator("suspend", zone, session);
@@ -108,7 +108,8 @@ impl EmbeddedCaracal {
         let mut state = self.shared.lock();
         let now = state.now();
         let limits = state.limits.clone();
-        let known = session_of(&mut state, zone, session, Status::Suspended)?;
+        let known =
+            session_of(&mut state, zone, session, |found| found.status == Status::Suspended)?;
         let count = known.resume(session, now, &limits);
         drop(state);
         log::operator("resume", zone, session);
@@ -123,10 +124,7 @@ impl EmbeddedCaracal {
     pub fn terminate(&self, zone: &str, session: &str) -> Result<(), OperatorError> {
         let mut state = self.shared.lock();
         let now = state.now();
-        let known = zone_of(&mut state, zone)?;
-        if !known.sessions.get(session).is_some_and(Session::is_live) {
-            return Err(OperatorError::Session(session.to_owned()));
-        }
+        let known = session_of(&mut state, zone, session, Session::is_live)?;
         known.end(&[session.to_owned()], Status::Terminated, "requested", now);
         drop(state);
         log::operator("terminate", zone, session);
@@ -162,10 +160,7 @@ impl EmbeddedCaracal {
     pub fn revoke_session(&self, zone: &str, session: &str) -> Result<(), OperatorError> {
         let mut state = self.shared.lock();
         let now = state.now();
-        let known = zone_of(&mut state, zone)?;
-        if !known.sessions.get(session).is_some_and(Session::is_live) {
-            return Err(OperatorError::Session(session.to_owned()));
-        }
+        let known = session_of(&mut state, zone, session, Session::is_live)?;
         known.revoke_session(session, now);
         drop(state);
         log::operator("revoke session", zone, session);
@@ -219,11 +214,11 @@ fn session_of<'s>(
     state: &'s mut State,
     zone: &str,
     session: &str,
-    status: Status,
+    fits: impl FnOnce(&Session) -> bool,
 ) -> Result<&'s mut zone::Zone, OperatorError> {
     let known = zone_of(state, zone)?;
     match known.sessions.get(session) {
-        Some(found) if found.status == status => Ok(known),
+        Some(found) if fits(found) => Ok(known),
         _ => Err(OperatorError::Session(session.to_owned())),
     }
 }

@@ -1,7 +1,7 @@
 //! Who may mint what: the decision contract of Caracal v1.0.0 over the data of a zone
 //! (outbound contract §2.5). What no rule allows is denied.
 
-use super::world::Registered;
+use super::registry::Registered;
 
 /// The scope that lets an application speak to the Coordinator.
 pub(super) const LIFECYCLE: &str = "agent:lifecycle";

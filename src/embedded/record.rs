@@ -154,8 +154,7 @@ impl Records {
     pub(super) async fn received(&self, endpoint: Endpoint) -> ReceivedRequest {
         let mut arrivals = self.arrivals.subscribe();
         loop {
-            let last = self.all().into_iter().rfind(|request| request.endpoint == endpoint);
-            if let Some(last) = last {
+            if let Some(last) = self.last(endpoint) {
                 return last;
             }
             // The sender is a part of this, and so never gone.
@@ -170,6 +169,11 @@ impl Records {
         if let Some(request) = at.and_then(|at| kept.requests.get_mut(at)) {
             request.decision = Some(decision);
         }
+    }
+
+    fn last(&self, endpoint: Endpoint) -> Option<ReceivedRequest> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.requests.iter().rfind(|request| request.endpoint == endpoint).cloned()
     }
 
     pub(super) fn all(&self) -> Vec<ReceivedRequest> {

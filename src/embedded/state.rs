@@ -3,8 +3,9 @@
 use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
 use super::{
+    registry::Registry,
     time::{EmbeddedClock, Time},
-    world::{Limits, Registry, World, WorldError, Zone as ZoneData},
+    world::{Limits, World, WorldError, Zone as ZoneData},
     zone::{Publication, Zone},
 };
 use crate::MemoryRevocations;
@@ -110,7 +111,7 @@ impl State {
 
 pub(super) struct Parts<'a> {
     pub(super) zone: &'a mut Zone,
-    pub(super) known: &'a super::world::Registered,
+    pub(super) known: &'a super::registry::Registered,
     pub(super) limits: &'a Limits,
 }
 

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::embedded::{
     constraints::Constraints,
+    registry::Registered,
     state::new_id,
     time::Time,
-    world::Registered,
     zone::{Edge, Zone},
 };
 

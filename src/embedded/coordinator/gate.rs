@@ -8,11 +8,13 @@ use serde_json::{Map, Value};
 
 use super::refusal::{self, Refusal, refuse_if};
 use crate::embedded::{
+    faults::Endpoint,
+    keys::text,
     policy::LIFECYCLE,
+    registry::{MAX_ID_CHARS, is_path_id},
     state::State,
     time::Time,
     web::{Received, escapes_are_whole},
-    world::{MAX_ID_CHARS, is_path_id},
 };
 
 const MAX_TOKEN_CHARS: usize = 4096;
@@ -90,6 +92,12 @@ pub(super) fn enter(
     Ok(Some(Entered { zone, route, caller, body }))
 }
 
+/// The name of the route that a request goes to.
+pub(in crate::embedded) fn endpoint(method: &Method, path: &str) -> Endpoint {
+    let found = segments(path).and_then(|segments| route(method, &segments));
+    found.map_or(Endpoint::Other, |(_, route)| route.endpoint())
+}
+
 fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
@@ -137,6 +145,28 @@ fn route(method: &Method, segments: &[String]) -> Option<(String, Route)> {
 }
 
 impl Route {
+    fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Start => Endpoint::StartSession,
+            Self::End(_) => Endpoint::EndSession,
+            Self::Heartbeat(_) => Endpoint::Heartbeat,
+            Self::Takeover(_) => Endpoint::Takeover,
+            Self::Suspend(_) => Endpoint::Suspend,
+            Self::Resume(_) => Endpoint::Resume,
+            Self::Delegate => Endpoint::Delegate,
+            Self::Revoke(_) => Endpoint::RevokeDelegation,
+            Self::Sessions
+            | Self::Session(_)
+            | Self::Children(_)
+            | Self::Authority(_)
+            | Self::Inbound(_)
+            | Self::InboundEdge(..)
+            | Self::Outbound(_)
+            | Self::ActiveEdges
+            | Self::ForOperators(_) => Endpoint::Read,
+        }
+    }
+
     fn ids(&self) -> Vec<&str> {
         match self {
             Self::Start | Self::Sessions | Self::Delegate | Self::ActiveEdges => Vec::new(),
@@ -227,10 +257,6 @@ fn identify(state: &mut State, claims: &Map<String, Value>, now: Time) -> Result
         subject: text(claims, "sub").to_owned(),
         record: record.to_owned(),
     })
-}
-
-fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> &'c str {
-    claims.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]

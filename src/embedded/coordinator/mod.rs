@@ -18,17 +18,19 @@ use axum::body::Body;
 use http::{StatusCode, request::Parts, response::Response};
 use serde_json::{Value, json};
 
+pub(super) use self::gate::endpoint;
 use self::{
     gate::{Caller, Route},
     refusal::{Refusal, refuse_if},
 };
 use super::{
     Shared, log,
+    registry::Registered,
     session::Session,
     state::{self, State},
     time::Time,
     web::{self, Answered, Received},
-    world::{Limits, Registered},
+    world::Limits,
     zone::Zone,
 };
 

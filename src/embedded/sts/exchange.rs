@@ -13,11 +13,12 @@ use super::{
     refusal,
 };
 use crate::embedded::{
-    keys::SigningKey,
+    keys::{SigningKey, text},
     policy::{self, LIFECYCLE, Question},
+    registry::Registered,
     state::{Parts, State, new_id},
     time::Time,
-    world::{Limits, Registered},
+    world::Limits,
     zone::Zone,
 };
 
@@ -95,7 +96,9 @@ pub(super) fn grant(state: &mut State, form: &Form, issuer: &str) -> Result<Mint
         return Err(APPROVAL);
     }
     let references = References::judge(form, zone, known, now)?;
-    let mut asked = Asked { form, references: &references, known, limits, reason: None };
+    let scopes = form.scopes();
+    let scopes = scopes.as_slice();
+    let mut asked = Asked { form, scopes, references: &references, known, limits, reason: None };
     let mut targets = Vec::new();
     for name in &form.resources {
         targets.extend(asked.grants(name, zone, now));
@@ -107,7 +110,6 @@ pub(super) fn grant(state: &mut State, form: &Form, issuer: &str) -> Result<Mint
             text: Text::Denied(asked.reason),
         });
     }
-    let scopes = form.scopes();
     if known.approvals_needed.iter().any(|scope| scopes.contains(&scope.as_str())) {
         return Err(NEEDS_APPROVAL);
     }
@@ -134,13 +136,12 @@ fn judge_credentials(state: &mut State, form: &Form, now: Time) -> Result<(), Re
 /// refuses it all the same: only the Gateway may exchange tokens.
 fn judge_subject(form: &Form, token: &str, zone: &Zone, now: Time) -> Result<(), Refusal> {
     let claims = zone.keys.verify(token, now).ok_or(SUBJECT)?;
-    let text = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default();
     let in_time = claims.get("exp").and_then(Value::as_u64).is_some_and(|exp| now.seconds() < exp);
-    let record = text("sid");
-    if !in_time || text("use") != "session" || zone.live_record(record, now).is_none() {
+    let record = text(&claims, "sid");
+    if !in_time || text(&claims, "use") != "session" || zone.live_record(record, now).is_none() {
         return Err(SUBJECT);
     }
-    if text("client_id") != form.application {
+    if text(&claims, "client_id") != form.application {
         return Err(SUBJECT_FOREIGN);
     }
     if form.record.as_ref().is_some_and(|named| named != record) {
@@ -152,6 +153,7 @@ fn judge_subject(form: &Form, token: &str, zone: &Zone, now: Time) -> Result<(),
 /// A form, and what is known when its resources are judged.
 struct Asked<'a> {
     form: &'a Form,
+    scopes: &'a [&'a str],
     references: &'a References,
     known: &'a Registered,
     limits: &'a Limits,
@@ -165,8 +167,8 @@ impl Asked<'_> {
     /// word; what policy denies leaves its reason.
     fn grants(&mut self, name: &str, zone: &mut Zone, now: Time) -> Option<String> {
         let resource = self.known.resource(name)?;
-        let scopes = self.form.scopes();
-        let declared = scopes.iter().all(|scope| *scope == LIFECYCLE || resource.declares(scope));
+        let declared =
+            self.scopes.iter().all(|scope| *scope == LIFECYCLE || resource.declares(scope));
         let delegation = self.references.delegation.as_ref();
         let outside = delegation.is_some_and(|edge| !edge.resources.contains(&resource.identifier));
         if !declared || outside {
@@ -180,7 +182,7 @@ impl Asked<'_> {
         let question = Question {
             application: &self.form.application,
             resource: &resource.identifier,
-            scopes: &scopes,
+            scopes: self.scopes,
             subject: self.form.subject.is_some(),
             session: self.references.session.as_ref().map(|session| &*session.labels),
             delegated: delegation.is_some(),

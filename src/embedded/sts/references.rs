@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use super::{Refusal, form::Form, refusal};
 use crate::embedded::{
     constraints::Constraints,
+    registry::Registered,
     session::Session,
     time::Time,
-    world::Registered,
     zone::{Edge, Zone},
 };
 

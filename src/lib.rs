@@ -73,6 +73,8 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[cfg(feature = "client")]
+mod client;
 mod clock;
 mod context;
 mod denial;
@@ -86,6 +88,11 @@ mod revocation;
 pub mod testing;
 mod verify;
 
+#[cfg(feature = "client")]
+pub use client::{
+    CaracalError, ConfigurationProblems, CredentialsUnavailable, HookFailed, Refusal, Service,
+    Unreachable, UnusableAnswer, Usage,
+};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use context::{
     Binding, Bound, CaracalContext, ChainLink, ContextRejection, InContext, Mandate, Proof,

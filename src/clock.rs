@@ -1,9 +1,13 @@
 //! The time by which mandates, revocations and key sets are judged.
 
 use std::{
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    future::Future,
+    pin::Pin,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use tokio::sync::watch;
 
 /// A source of time. Injected, so that expiry and cool-downs are tested without sleeping.
 pub trait Clock: Send + Sync + 'static {
@@ -13,6 +17,12 @@ pub trait Clock: Send + Sync + 'static {
     /// Time since some fixed point, never going backwards: what TTLs and cool-downs are measured
     /// with, so that stepping the wall clock neither forgets revocations nor keeps old keys.
     fn monotonic(&self) -> Duration;
+
+    /// Waits until `time` has passed by this clock. Unless overridden it waits in real time, which
+    /// needs a Tokio runtime with time; a clock that is moved by hand overrides it.
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(tokio::time::sleep(time))
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for Arc<C> {
@@ -22,6 +32,10 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 
     fn monotonic(&self) -> Duration {
         C::monotonic(self)
+    }
+
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        C::sleep(self, time)
     }
 }
 
@@ -44,9 +58,9 @@ impl Clock for SystemClock {
 
 /// A clock that stands still until it is moved. Clones share the time.
 #[derive(Debug, Clone)]
-pub struct ManualClock(Arc<Mutex<Times>>);
+pub struct ManualClock(Arc<watch::Sender<Times>>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Times {
     unix: Duration,
     monotonic: Duration,
@@ -56,15 +70,13 @@ impl ManualClock {
     /// A clock that reads `unix_seconds`.
     #[must_use]
     pub fn new(unix_seconds: u64) -> Self {
-        Self(Arc::new(Mutex::new(Times {
-            unix: Duration::from_secs(unix_seconds),
-            monotonic: Duration::ZERO,
-        })))
+        let times = Times { unix: Duration::from_secs(unix_seconds), monotonic: Duration::ZERO };
+        Self(Arc::new(watch::Sender::new(times)))
     }
 
-    /// Lets `time` pass.
+    /// Lets `time` pass, and wakes whoever slept until then.
     pub fn advance(&self, time: Duration) {
-        self.with(|times| {
+        self.0.send_modify(|times| {
             times.unix = times.unix.saturating_add(time);
             times.monotonic = times.monotonic.saturating_add(time);
         });
@@ -72,21 +84,27 @@ impl ManualClock {
 
     /// Steps the wall clock to `unix_seconds`, as an operator would; no time passes.
     pub fn set_unix_time(&self, unix_seconds: u64) {
-        self.with(|times| times.unix = Duration::from_secs(unix_seconds));
-    }
-
-    fn with<T>(&self, f: impl FnOnce(&mut Times) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        self.0.send_modify(|times| times.unix = Duration::from_secs(unix_seconds));
     }
 }
 
 impl Clock for ManualClock {
     fn unix_time(&self) -> Duration {
-        self.with(|times| times.unix)
+        self.0.borrow().unix
     }
 
     fn monotonic(&self) -> Duration {
-        self.with(|times| times.monotonic)
+        self.0.borrow().monotonic
+    }
+
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let clock = self.clone();
+        let until = self.monotonic().saturating_add(time);
+        Box::pin(async move {
+            let mut times = clock.0.subscribe();
+            // The clock is held, so that its sender cannot go.
+            let _ = times.wait_for(|times| times.monotonic >= until).await;
+        })
     }
 }
 
@@ -102,5 +120,21 @@ mod tests {
         assert_eq!((clock.unix_time().as_secs(), clock.monotonic().as_secs()), (105, 5));
         other.set_unix_time(50);
         assert_eq!((clock.unix_time().as_secs(), clock.monotonic().as_secs()), (50, 5));
+    }
+
+    #[tokio::test]
+    async fn sleepers_wake_when_the_clock_is_moved_far_enough() {
+        let clock = ManualClock::new(100);
+        let mut sleep = clock.sleep(Duration::from_secs(10));
+        let mut poll = || {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            sleep.as_mut().poll(&mut context).is_ready()
+        };
+        assert!(!poll());
+        clock.advance(Duration::from_secs(9));
+        clock.set_unix_time(1_000_000);
+        assert!(!poll(), "a step of the wall clock is not time passing");
+        clock.advance(Duration::from_secs(1));
+        assert!(poll());
     }
 }

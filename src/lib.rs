@@ -83,6 +83,7 @@ pub mod embedded;
 mod enforce;
 pub mod envelope;
 mod observer;
+mod outgoing;
 mod revocation;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -90,8 +91,13 @@ mod verify;
 
 #[cfg(feature = "client")]
 pub use client::{
-    CaracalError, ConfigurationProblems, CredentialsUnavailable, HookFailed, Refusal, Service,
-    Unreachable, UnusableAnswer, Usage,
+    AcceptDelegation, AgentKind, AgentSession, Attach, Authority, BindContext, BindFromHeaders,
+    Caracal, CaracalBuilder, CaracalError, ClientEvent, ConfigSource, ConfigurationProblems,
+    Credentials, CredentialsUnavailable, Delegate, Delegation, DelegationConstraints,
+    DetachedService, Grant, Health, Heartbeat, HookFailed, LeaseLost, MintMandate, MintedMandate,
+    OutboundHeaders, Refusal, Renewal, ResourceBinding, Revocation, RevokeDelegation, Service,
+    ServiceAgent, SessionState, Spawn, SpawnService, Subscription, Unreachable, UnusableAnswer,
+    Usage,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use context::{

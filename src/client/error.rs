@@ -4,6 +4,8 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
+use crate::Denial;
+
 /// The error of a hook, a credentials source, or the network: whatever it was, shared.
 pub(super) type Source = Arc<dyn Error + Send + Sync>;
 
@@ -28,6 +30,8 @@ pub enum CaracalError {
     Unreachable(Unreachable),
     /// A service answered with success, and with something that cannot be used.
     UnusableAnswer(UnusableAnswer),
+    /// The headers to be bound were refused.
+    Denied(Denial),
     /// An [`on_agent_start`](super::Caracal::on_agent_start) or
     /// [`on_agent_end`](super::Caracal::on_agent_end) hook failed.
     Hook(HookFailed),
@@ -203,6 +207,7 @@ impl CaracalError {
             Self::Unreachable(Unreachable { timed_out: true, .. }) => "timeout",
             Self::Unreachable(_) => "unreachable",
             Self::UnusableAnswer(_) => "unusable_answer",
+            Self::Denied(denial) => denial.code().as_str(),
             Self::Hook(_) => "hook_failed",
         }
     }
@@ -213,6 +218,7 @@ impl CaracalError {
         match self {
             Self::Refused(refusal) => Some(refusal.status),
             Self::UnusableAnswer(answer) => Some(answer.status),
+            Self::Denied(denial) => Some(denial.status()),
             _ => None,
         }
     }
@@ -264,6 +270,7 @@ impl fmt::Display for CaracalError {
                 let UnusableAnswer { service, action, status, problem, .. } = answer;
                 write!(f, "cannot {action}: the {service} answered {status}, and {problem}")
             }
+            Self::Denied(denial) => denial.fmt(f),
             Self::Hook(HookFailed { phase, .. }) => write!(f, "an on_agent_{phase} hook failed"),
         }
     }

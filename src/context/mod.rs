@@ -4,6 +4,8 @@ mod binding;
 mod current;
 mod extract;
 mod mandate;
+#[cfg(feature = "client")]
+mod own;
 mod proof;
 mod reporting;
 
@@ -23,6 +25,8 @@ pub(crate) use current::{scoped, sync_scoped};
 pub use extract::ContextRejection;
 pub(crate) use mandate::MandateClaims;
 pub use mandate::{ChainLink, Mandate, TokenUse};
+#[cfg(feature = "client")]
+pub(crate) use own::{HeldEdge, MadeEdge, Own};
 pub(crate) use proof::Attribution;
 pub use proof::{Proof, ProofBuilder};
 pub(crate) use reporting::{Reporting, Seen};
@@ -58,6 +62,8 @@ struct Inner {
 enum Identity {
     Proven(Proof),
     Claimed(Box<Claimed>),
+    #[cfg(feature = "client")]
+    Own(Box<Own>),
 }
 
 /// An identity nobody signed for.
@@ -97,7 +103,29 @@ impl CaracalContext {
     pub fn proof(&self) -> Option<&Proof> {
         match &self.0.identity {
             Identity::Proven(proof) => Some(proof),
-            Identity::Claimed(_) => None,
+            _ => None,
+        }
+    }
+
+    /// Whether it is an identity of this process: an agent session that its
+    #[cfg_attr(feature = "client", doc = "[`Caracal`](crate::Caracal) client")]
+    #[cfg_attr(not(feature = "client"), doc = "client")]
+    /// started or took over, or the application itself. Nobody proved that one; it is not a
+    /// caller's either.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        match &self.0.identity {
+            Identity::Proven(_) | Identity::Claimed(_) => false,
+            #[cfg(feature = "client")]
+            Identity::Own(_) => true,
+        }
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn own(&self) -> Option<&Own> {
+        match &self.0.identity {
+            Identity::Own(own) => Some(own),
+            _ => None,
         }
     }
 
@@ -105,6 +133,8 @@ impl CaracalContext {
         match &self.0.identity {
             Identity::Proven(proof) => proof.attribution(),
             Identity::Claimed(claimed) => &claimed.attribution,
+            #[cfg(feature = "client")]
+            Identity::Own(own) => &own.attribution,
         }
     }
 
@@ -218,12 +248,13 @@ impl CaracalContext {
         })
     }
 
-    /// The bearer an unproven envelope came with. A proven context does not keep its mandate.
+    /// The bearer an unproven envelope came with. A proven context does not keep its mandate, and
+    /// one of this process has no lasting one.
     #[must_use]
     pub fn subject_token(&self) -> Option<&BearerToken> {
         match &self.0.identity {
-            Identity::Proven(_) => None,
             Identity::Claimed(claimed) => claimed.subject_token.as_ref(),
+            _ => None,
         }
     }
 }
@@ -256,22 +287,33 @@ pub fn to_envelope(context: &CaracalContext) -> Envelope {
 
 /// An **unproven** context that believes `envelope`, in `zone` as `application`.
 #[must_use]
-pub fn from_envelope(envelope: Envelope, zone: &str, application: &str) -> CaracalContext {
+pub fn from_envelope(mut envelope: Envelope, zone: &str, application: &str) -> CaracalContext {
     let boxed = |id: Option<String>| id.filter(|id| !id.is_empty()).map(String::into_boxed_str);
+    let claimed = Claimed {
+        attribution: Attribution {
+            zone: zone.into(),
+            application: application.into(),
+            agent_session_id: boxed(envelope.agent_session_id.take()),
+            delegation_edge_id: boxed(envelope.delegation_edge_id.take()),
+            parent_edge_id: boxed(envelope.parent_edge_id.take()),
+            authority_record_id: boxed(envelope.authority_record_id.take()),
+            hop: envelope.hop,
+        },
+        subject_token: envelope.subject_token.take(),
+    };
+    unsigned(Identity::Claimed(Box::new(claimed)), envelope)
+}
+
+/// A context of this process, with the trace and the foreign baggage of `envelope`.
+#[cfg(feature = "client")]
+pub(crate) fn own(own: Own, envelope: Envelope) -> CaracalContext {
+    unsigned(Identity::Own(Box::new(own)), envelope)
+}
+
+fn unsigned(identity: Identity, envelope: Envelope) -> CaracalContext {
     let text = SmallVec::from_vec(envelope.trace_state.unwrap_or_default().into_bytes());
     CaracalContext(Arc::new(Inner {
-        identity: Identity::Claimed(Box::new(Claimed {
-            attribution: Attribution {
-                zone: zone.into(),
-                application: application.into(),
-                agent_session_id: boxed(envelope.agent_session_id),
-                delegation_edge_id: boxed(envelope.delegation_edge_id),
-                parent_edge_id: boxed(envelope.parent_edge_id),
-                authority_record_id: boxed(envelope.authority_record_id),
-                hop: envelope.hop,
-            },
-            subject_token: envelope.subject_token,
-        })),
+        identity,
         trace: OnceLock::from(envelope.trace_id.zip(envelope.trace_flags)),
         parent_len: 0,
         state_len: text.len(),
@@ -294,6 +336,7 @@ impl fmt::Debug for CaracalContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CaracalContext")
             .field("proven", &self.is_proven())
+            .field("own", &self.is_own())
             .field("zone_id", &self.zone_id())
             .field("application_id", &self.application_id())
             .field("agent_session_id", &self.agent_session_id())

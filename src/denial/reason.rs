@@ -114,6 +114,18 @@ pub enum Reason {
     /// The verifier returned a proof without zone or application.
     #[error("the verifier returned a proof without zone or application")]
     EmptyIdentity,
+    /// A client's layer without a verifier in production.
+    #[error(
+        "with CARACAL_ENV=production the client's layer believes no headers: give it a \
+         `.verifier(..)`, or say `.trusted_propagation()`"
+    )]
+    UntrustedPropagation,
+    /// A client's layer without a verifier, of a client with a credentials source.
+    #[error(
+        "a client with a credentials source has no fixed zone and application to propagate: give \
+         its layer a `.verifier(..)`, or use `CaracalLayer::propagate(zone, application)`"
+    )]
+    UnknownIdentity,
     /// No [`CaracalLayer`](crate::CaracalLayer) covers the route.
     #[error(
         "no CaracalLayer covers this route: add `.layer(CaracalLayer::enforce(verifier))` after \

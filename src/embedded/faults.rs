@@ -14,6 +14,7 @@ use http_body::Frame;
 use serde_json::json;
 
 use super::{server::Unanswered, time::EmbeddedClock, web};
+use crate::Clock as _;
 
 /// A route of the control plane, as faults and records name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

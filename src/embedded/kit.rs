@@ -7,11 +7,27 @@ use super::{
     ReceivedRequest, operators::zone_of,
 };
 use crate::{
-    Clock as _, ConfigurationError, MandateVerifier, MandateVerifierBuilder,
-    testing::MandateBuilder,
+    Caracal, CaracalBuilder, CaracalError, Clock as _, ConfigurationError, MandateVerifier,
+    MandateVerifierBuilder, testing::MandateBuilder,
 };
 
 impl EmbeddedCaracal {
+    /// A client that acts as `application`, with this control plane's clock. It is built within a
+    /// Tokio runtime, and runs on it.
+    ///
+    /// # Errors
+    ///
+    /// If the application is unknown.
+    pub fn client(&self, application: &str) -> Result<Caracal, CaracalError> {
+        self.client_builder(application).build()
+    }
+
+    /// The same, to be configured further.
+    pub fn client_builder(&self, application: &str) -> CaracalBuilder {
+        let environment = self.environment(application).unwrap_or_default();
+        CaracalBuilder::from_env_map(environment).clock(self.clock())
+    }
+
     /// What resource servers know of revocations, as a store for a verifier. What happens is known
     /// to it a second later, as on the stream of the real one; see [`EmbeddedRevocations`].
     #[must_use]

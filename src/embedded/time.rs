@@ -1,6 +1,6 @@
 //! The time of an embedded Caracal: one clock, and stamps that never repeat.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, civil::DateTime, fmt::temporal::DateTimePrinter};
 use tokio::sync::watch;
@@ -25,23 +25,6 @@ impl EmbeddedClock {
         self.ahead.send_modify(|ahead| *ahead = ahead.saturating_add(time));
     }
 
-    /// Waits until `time` has passed by this clock.
-    pub(super) async fn sleep(&self, time: Duration) {
-        let mut moved = self.ahead.subscribe();
-        let until = self.monotonic().saturating_add(time);
-        loop {
-            let left = until.saturating_sub(self.monotonic());
-            if left.is_zero() {
-                return;
-            }
-            // Moved ahead, gone on by itself, or moved by whoever injected it: nobody tells of that.
-            tokio::select! {
-                _ = moved.changed() => {}
-                () = tokio::time::sleep(left.min(GLANCE)) => {}
-            }
-        }
-    }
-
     fn ahead(&self) -> Duration {
         *self.ahead.borrow()
     }
@@ -61,10 +44,26 @@ impl Clock for EmbeddedClock {
     fn monotonic(&self) -> Duration {
         self.base.monotonic().saturating_add(self.ahead())
     }
-}
 
-/// How often a waiting task looks at a clock that may be moved from outside.
-const GLANCE: Duration = Duration::from_millis(5);
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let clock = self.clone();
+        let until = self.monotonic().saturating_add(time);
+        Box::pin(async move {
+            let mut moved = clock.ahead.subscribe();
+            loop {
+                let left = until.saturating_sub(clock.monotonic());
+                if left.is_zero() {
+                    return;
+                }
+                // Moved ahead, or gone on by itself.
+                tokio::select! {
+                    _ = moved.changed() => {}
+                    () = clock.base.sleep(left) => {}
+                }
+            }
+        })
+    }
+}
 
 /// A moment, since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

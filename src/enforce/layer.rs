@@ -55,7 +55,15 @@ pub(super) struct Boundary<V> {
 
 pub(super) enum Mode<V> {
     Enforce(Arc<V>),
-    Propagate { zone: Arc<str>, application: Arc<str> },
+    Propagate {
+        zone: Arc<str>,
+        application: Arc<str>,
+    },
+    /// What is bound would be neither proven nor trusted.
+    Refuse {
+        identity: Option<(Arc<str>, Arc<str>)>,
+        reason: Reason,
+    },
 }
 
 /// The verifier of a layer that has none: see [`CaracalLayer::propagate`].
@@ -89,6 +97,50 @@ impl CaracalLayer<NoVerifier> {
     pub fn propagate(zone: &str, application: &str) -> Self {
         assert!(!zone.is_empty() && !application.is_empty(), "zone and application must be given");
         Self::new(Mode::Propagate { zone: zone.into(), application: application.into() })
+    }
+}
+
+/// The layer of a client.
+#[cfg(feature = "client")]
+impl CaracalLayer<NoVerifier> {
+    /// Propagates in the zone and as the application of a client, where those are known and it is
+    /// not production.
+    pub(crate) fn of_client(identity: Option<(&str, &str)>, production: bool) -> Self {
+        let identity = identity.map(|(zone, application)| (zone.into(), application.into()));
+        Self::new(match identity {
+            Some((zone, application)) if !production => Mode::Propagate { zone, application },
+            None => Mode::Refuse { identity, reason: Reason::UnknownIdentity },
+            identity => Mode::Refuse { identity, reason: Reason::UntrustedPropagation },
+        })
+    }
+}
+
+impl CaracalLayer<NoVerifier> {
+    /// Proves every request with `verifier` instead of believing its headers.
+    #[must_use]
+    pub fn verifier<V: Verifier>(self, verifier: V) -> CaracalLayer<V> {
+        let boundary = Arc::unwrap_or_clone(self.boundary);
+        CaracalLayer {
+            boundary: Arc::new(Boundary {
+                mode: Mode::Enforce(Arc::new(verifier)),
+                reporting: boundary.reporting,
+                optional: boundary.optional,
+                preflight: boundary.preflight,
+                exempt: boundary.exempt,
+            }),
+        }
+    }
+
+    /// States that something in front of this service verifies, and that nothing else can reach it:
+    /// what a client's layer needs to propagate in production.
+    #[must_use]
+    pub fn trusted_propagation(mut self) -> Self {
+        let boundary = self.change();
+        if let Mode::Refuse { identity: Some((zone, application)), .. } = &boundary.mode {
+            let (zone, application) = (Arc::clone(zone), Arc::clone(application));
+            boundary.mode = Mode::Propagate { zone, application };
+        }
+        self
     }
 }
 
@@ -211,7 +263,7 @@ fn is_preflight(parts: &Parts) -> bool {
 }
 
 /// The checks no verifier is trusted with.
-pub(super) fn accept(proof: Proof, now: u64) -> Result<Proof, Denial> {
+pub(crate) fn accept(proof: Proof, now: u64) -> Result<Proof, Denial> {
     if proof.zone_id().is_empty() || proof.application_id().is_empty() {
         return Err(Denial::invalid_token(Reason::EmptyIdentity));
     }
@@ -225,7 +277,7 @@ pub(super) fn accept(proof: Proof, now: u64) -> Result<Proof, Denial> {
 }
 
 /// The unsigned identity of a request.
-pub(super) fn claimed(
+pub(crate) fn claimed(
     headers: &HeaderMap,
     zone: &str,
     application: &str,
@@ -274,6 +326,9 @@ impl<V> Clone for Mode<V> {
             Self::Propagate { zone, application } => {
                 Self::Propagate { zone: Arc::clone(zone), application: Arc::clone(application) }
             }
+            Self::Refuse { identity, reason } => {
+                Self::Refuse { identity: identity.clone(), reason: reason.clone() }
+            }
         }
     }
 }
@@ -283,6 +338,7 @@ impl<V: fmt::Debug> fmt::Debug for CaracalLayer<V> {
         let mode: &dyn fmt::Debug = match &self.boundary.mode {
             Mode::Enforce(verifier) => verifier,
             Mode::Propagate { .. } => &"propagate (unsigned)",
+            Mode::Refuse { .. } => &"refuse (a verifier is missing)",
         };
         f.debug_struct("CaracalLayer")
             .field("mode", mode)

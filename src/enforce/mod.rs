@@ -7,5 +7,7 @@ mod require;
 mod service;
 
 pub use layer::{CaracalLayer, NoVerifier};
+#[cfg(feature = "client")]
+pub(crate) use layer::{accept, claimed};
 pub use require::{Require, RequireFuture, RequireService};
 pub use service::{CaracalFuture, CaracalService};

@@ -76,7 +76,7 @@ where
         let boundary = &self.boundary;
         let credential = match &boundary.mode {
             Mode::Enforce(verifier) => verifier.header(),
-            Mode::Propagate { .. } => header::AUTHORIZATION,
+            Mode::Propagate { .. } | Mode::Refuse { .. } => header::AUTHORIZATION,
         };
         // Exempt requests may carry them too.
         mark_sensitive(&mut parts.headers, &header::AUTHORIZATION);
@@ -94,6 +94,10 @@ where
             return let_in(Binding::Unbound, inner, parts, body);
         }
         match &boundary.mode {
+            Mode::Refuse { reason, .. } => {
+                let denial = Denial::misconfigured(reason.clone());
+                CaracalFuture::unspanned(boundary.refuse(&denial, &parts, seen))
+            }
             Mode::Enforce(verifier) => judge(boundary, verifier, inner, parts, body, seen),
             Mode::Propagate { zone, application } => {
                 match claimed(&parts.headers, zone, application) {

@@ -33,8 +33,8 @@ pub use baggage::{
 pub(crate) use baggage::{OWN_KEYS, join_lines};
 pub use bearer::BearerToken;
 pub(crate) use bearer::credential;
-pub(crate) use trace::trace_lines;
 pub use trace::{TraceContext, TraceFlags, TraceId, parse_traceparent};
+pub(crate) use trace::{new_traceparent, trace_lines};
 
 /// The header that carries the bearer.
 pub const HEADER_AUTHORIZATION: HeaderName = header::AUTHORIZATION;
@@ -104,7 +104,7 @@ pub fn decode_envelope(headers: &HeaderMap) -> Envelope {
 /// bearer goes only where the caller sends it.
 pub fn encode_envelope(envelope: &Envelope, headers: &mut HeaderMap) {
     if TraceContext::from_headers(headers).id.is_none() {
-        let value = trace::new_traceparent(envelope.trace_id, envelope.trace_flags);
+        let value = new_traceparent(envelope.trace_id, envelope.trace_flags);
         headers.insert(HEADER_TRACEPARENT, value);
     }
     let state = envelope.trace_state.as_deref().unwrap_or_default();

@@ -14,9 +14,6 @@ pub struct TraceId([u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceFlags([u8; 2]);
 
-/// Trace flags with only `sampled` set.
-const SAMPLED: TraceFlags = TraceFlags(*b"01");
-
 fn lower_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let digits: [u8; N] = text.try_into().ok()?;
     digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')).then_some(digits)
@@ -58,6 +55,19 @@ macro_rules! hex_text {
 
 hex_text!(TraceId, |text| lower_hex(text).and_then(not_zero));
 hex_text!(TraceFlags, lower_hex);
+
+impl TraceId {
+    /// The id of a new trace.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_hex())
+    }
+}
+
+impl TraceFlags {
+    /// Only `sampled` is set.
+    pub const SAMPLED: Self = Self(*b"01");
+}
 
 /// What the trace headers of a request say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -106,10 +116,10 @@ pub fn parse_traceparent(value: &str) -> Option<(TraceId, TraceFlags)> {
 }
 
 /// A `traceparent` with a fresh span id, continuing `id` or starting a trace.
-pub(super) fn new_traceparent(id: Option<TraceId>, flags: Option<TraceFlags>) -> HeaderValue {
-    let id = id.unwrap_or_else(|| TraceId(random_hex()));
+pub(crate) fn new_traceparent(id: Option<TraceId>, flags: Option<TraceFlags>) -> HeaderValue {
+    let id = id.unwrap_or_else(TraceId::random);
     let span: [u8; 16] = random_hex();
-    let flags = flags.unwrap_or(SAMPLED);
+    let flags = flags.unwrap_or(TraceFlags::SAMPLED);
     let text = [b"00-".as_slice(), &id.0, b"-", &span, b"-", &flags.0].concat();
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -164,7 +174,7 @@ mod tests {
         let two = new_traceparent(id, None);
         assert_ne!(one, two);
         let (read, flags) = parse_traceparent(one.to_str().unwrap()).unwrap();
-        assert_eq!((Some(read), flags), (id, SAMPLED));
+        assert_eq!((Some(read), flags), (id, TraceFlags::SAMPLED));
         assert!(parse_traceparent(new_traceparent(None, None).to_str().unwrap()).is_some());
     }
 }

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::keys::is_loopback;
+use crate::outgoing::is_loopback;
 
 /// A configuration that would not be safe, or not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,6 @@ mod jwk;
 mod source;
 mod zone;
 
-pub(super) use http::is_loopback;
 pub use http::{HttpKeys, HttpKeysBuilder};
 pub(super) use jwk::Key;
 #[cfg(test)]

@@ -1,0 +1,294 @@
+//! Requests to the Coordinator with the application's own token.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::{
+    CaracalError, ClientEvent,
+    hooks::Hooks,
+    http::{Answer, Endpoint, is_transient, pause},
+    sts::Token,
+    tokens::Tokens,
+};
+use crate::{
+    CaracalContext, Clock,
+    envelope::{HEADER_TRACEPARENT, HEADER_TRACESTATE, new_traceparent},
+};
+
+const SEGMENT: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_KEY_KIND: HeaderName = HeaderName::from_static("idempotency-key-kind");
+
+/// The Coordinator.
+pub(super) struct Coordinator {
+    pub(super) endpoint: Endpoint,
+    /// Without a slash at its end.
+    pub(super) url: String,
+    pub(super) tokens: Tokens,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) hooks: Arc<Hooks>,
+}
+
+/// A request, apart from the token and the zone.
+pub(super) struct Call {
+    pub(super) action: &'static str,
+    pub(super) method: Method,
+    /// Below the zone, with a slash at its beginning.
+    pub(super) path: String,
+    pub(super) body: Option<Map<String, Value>>,
+    /// Trace and idempotency.
+    pub(super) headers: HeaderMap,
+    /// How often it is tried again where nothing is known of its effect.
+    pub(super) retries: u32,
+    /// Whether its digest holds the authority record of the token: that of a start does.
+    names_record: bool,
+}
+
+/// What came of a request.
+pub(super) struct Sent<T> {
+    pub(super) result: Result<T, CaracalError>,
+    /// Whether a try before the last may have had its effect.
+    pub(super) uncertain: bool,
+}
+
+/// Reads an answer of success.
+pub(super) type Read<T> = fn(&Answer) -> Result<T, &'static str>;
+
+impl Call {
+    pub(super) fn new(action: &'static str, method: Method, path: String) -> Self {
+        let headers = HeaderMap::new();
+        Self { action, method, path, body: None, headers, retries: 0, names_record: false }
+    }
+
+    pub(super) fn body(mut self, body: Map<String, Value>) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// Tried again as often as this where it is not known whether it had its effect.
+    pub(super) fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Continues the trace of a context, where it has one.
+    pub(super) fn trace(mut self, context: Option<&CaracalContext>) -> Self {
+        if let Some(context) = context
+            && let Some(id) = context.trace_id()
+        {
+            let parent = new_traceparent(Some(id), context.trace_flags());
+            self.headers.insert(HEADER_TRACEPARENT, parent);
+            let state = context.trace_state().map(HeaderValue::from_str);
+            if let Some(Ok(state)) = state {
+                self.headers.insert(HEADER_TRACESTATE, state);
+            }
+        }
+        self
+    }
+
+    pub(super) fn key(mut self, key: &IdempotencyKey) -> Self {
+        self.headers.insert(IDEMPOTENCY_KEY, key.value.clone());
+        self
+    }
+
+    /// The key of a start. Of one that is nobody's but this request's the Coordinator is told so,
+    /// and keeps it for a shorter time.
+    pub(super) fn start_key(mut self, key: &IdempotencyKey) -> Self {
+        self = self.key(key);
+        self.names_record = true;
+        if key.generated {
+            self.headers.insert(IDEMPOTENCY_KEY_KIND, HeaderValue::from_static("generated"));
+        }
+        self
+    }
+}
+
+/// By what a request that is repeated is known.
+#[derive(Clone)]
+pub(super) struct IdempotencyKey {
+    value: HeaderValue,
+    generated: bool,
+}
+
+impl IdempotencyKey {
+    pub(super) fn generate() -> Self {
+        let key: String =
+            (0..32).filter_map(|_| char::from_digit(fastrand::u32(..16), 16)).collect();
+        // Hex digits are a header value.
+        let value = HeaderValue::from_str(&key).unwrap_or(HeaderValue::from_static("0"));
+        Self { value, generated: true }
+    }
+
+    /// The rules of the Coordinator: 1 to 255 bytes as it counts them, no blanks around, no
+    /// controls.
+    pub(super) fn of_caller(key: &str) -> Result<Self, CaracalError> {
+        // It reads the bytes as Latin-1, so that each above 127 counts twice.
+        let length = key.bytes().map(|byte| if byte.is_ascii() { 1 } else { 2 }).sum::<usize>();
+        let good = (1..=255).contains(&length)
+            && key.trim() == key
+            && !key.chars().any(|character| character.is_control());
+        let value = HeaderValue::from_bytes(key.as_bytes()).ok().filter(|_| good);
+        let value = value.ok_or_else(|| {
+            CaracalError::usage(
+                "idempotency_key_invalid",
+                "an idempotency key has 1 to 255 bytes, no blanks around it and no control characters",
+            )
+        })?;
+        Ok(Self { value, generated: false })
+    }
+}
+
+/// One segment of a path.
+pub(super) fn segment(id: &str) -> String {
+    utf8_percent_encode(id, SEGMENT).to_string()
+}
+
+impl Coordinator {
+    /// Sends a request, once more with a new token if that is refused, and again as often as the
+    /// call says.
+    pub(super) async fn send<T>(&self, call: Call, read: Read<T>) -> Sent<T> {
+        match self.tokens.lifecycle().await {
+            Ok(token) => self.send_with(token, call, read).await,
+            Err(error) => Sent { result: Err(error), uncertain: false },
+        }
+    }
+
+    /// The same, beginning with this token.
+    pub(super) async fn send_with<T>(
+        &self,
+        token: Token,
+        mut call: Call,
+        read: Read<T>,
+    ) -> Sent<T> {
+        let mut uncertain = false;
+        let result = self.try_all(token, &mut call, read, &mut uncertain).await;
+        Sent { result, uncertain }
+    }
+
+    async fn try_all<T>(
+        &self,
+        mut token: Token,
+        call: &mut Call,
+        read: Read<T>,
+        uncertain: &mut bool,
+    ) -> Result<T, CaracalError> {
+        let first_record = token.sid.clone();
+        let (mut refreshed, mut failures, mut named) = (false, 0, false);
+        loop {
+            let error = match self.once(call, &token, read).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if error.is_status(StatusCode::UNAUTHORIZED) && !refreshed && self.tokens.can_exchange()
+            {
+                refreshed = true;
+                self.tokens.invalidate(&token);
+                token = self.tokens.lifecycle().await?;
+                // The digest of a start holds the record of the token: what may have been started
+                // under the first is found again by naming that.
+                if *uncertain && let Some(record) = &first_record {
+                    named = call.name_record(record);
+                }
+            } else if named && error.code() == "session_not_found" {
+                // Nothing was started, and the record is gone.
+                named = false;
+                call.unname_record();
+            } else if is_transient(&error) && failures < call.retries {
+                failures += 1;
+                *uncertain = true;
+                tokio::time::sleep(pause(failures, &error)).await;
+            } else {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn once<T>(&self, call: &Call, token: &Token, read: Read<T>) -> Result<T, CaracalError> {
+        let started = self.clock.monotonic();
+        let path = format!("/zones/{}{}", segment(&token.zone), call.path);
+        let answered = self.ask(call, &path, token).await;
+        let status = answered.as_ref().ok().map(|answer| answer.status.as_u16());
+        let replayed = answered.as_ref().is_ok_and(|answer| {
+            answer.headers.get("idempotency-replayed").is_some_and(|v| v == "true")
+        });
+        let result = answered.and_then(|answer| self.judge(call, token, &answer, read));
+        let error = result.as_ref().err();
+        self.hooks.tell(&ClientEvent::CoordinatorCall {
+            ok: error.is_none(),
+            method: call.method.to_string(),
+            path,
+            status,
+            code: error.map(|error| error.code().to_owned()),
+            request_id: error.and_then(|error| error.request_id().map(str::to_owned)),
+            replayed,
+            duration: self.clock.monotonic().saturating_sub(started),
+        });
+        result
+    }
+
+    async fn ask(&self, call: &Call, path: &str, token: &Token) -> Result<Answer, CaracalError> {
+        let unusable = || CaracalError::usage("invalid_zone", "the zone id makes no URL");
+        let url = Url::parse(&format!("{}{path}", self.url)).map_err(|_| unusable())?;
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.bearer.expose()))
+            .map_err(|_| CaracalError::usage("invalid_token", "the token is no header value"))?;
+        bearer.set_sensitive(true);
+        let mut request = self
+            .endpoint
+            .request(call.method.clone(), &url)
+            .headers(call.headers.clone())
+            .header(header::AUTHORIZATION, bearer)
+            .header(header::ACCEPT, "application/json");
+        if let Some(body) = &call.body {
+            let body = Value::Object(body.clone()).to_string();
+            request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+        }
+        self.endpoint.send(call.action, request).await
+    }
+
+    fn judge<T>(
+        &self,
+        call: &Call,
+        token: &Token,
+        answer: &Answer,
+        read: Read<T>,
+    ) -> Result<T, CaracalError> {
+        if !answer.status.is_success() {
+            return Err(self.endpoint.refusal(call.action, answer, &[token.bearer.expose()]));
+        }
+        read(answer).map_err(|problem| self.endpoint.unusable(call.action, answer, problem))
+    }
+}
+
+/// The member of a start that names the authority record it is done under.
+pub(super) const RECORD: &str = "subject_session_id";
+
+impl Call {
+    /// Names this record, where the call may and named none before; whether it did.
+    fn name_record(&mut self, record: &str) -> bool {
+        match &mut self.body {
+            Some(body) if self.names_record && !body.contains_key(RECORD) => {
+                body.insert(RECORD.to_owned(), Value::from(record));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn unname_record(&mut self) {
+        if let Some(body) = &mut self.body {
+            body.remove(RECORD);
+        }
+    }
+}
+
+/// A moment as the Coordinator writes it, since the Unix epoch.
+pub(super) fn moment(text: &str) -> Option<Duration> {
+    let at: jiff::Timestamp = text.parse().ok()?;
+    at.duration_since(jiff::Timestamp::UNIX_EPOCH).try_into().ok()
+}

@@ -1,0 +1,202 @@
+//! A session that was started, and its end.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use http::{Method, StatusCode};
+use serde_json::{Map, json};
+use tokio::{sync::Mutex, task::JoinHandle};
+use tracing::Instrument as _;
+
+use super::{
+    Caracal, CaracalError, ClientEvent, coordinator::Call, coordinator::segment, hooks::Phase,
+    lease::Lease, runtime_gone,
+};
+use crate::CaracalContext;
+
+/// A session that lives at the Coordinator until it is ended.
+pub(super) struct Live {
+    pub(super) client: Caracal,
+    pub(super) id: String,
+    /// Its trace; not always all that its context says.
+    trace: CaracalContext,
+    /// Its context, from the moment at which the start hooks have completed: then the end hooks are
+    /// called with it.
+    started: OnceLock<CaracalContext>,
+    /// Of a service.
+    pub(super) lease: Option<Lease>,
+    /// Held while it is ended, and while its lease is renewed: one after another.
+    pub(super) ending: Mutex<Ending>,
+    over: AtomicBool,
+}
+
+#[derive(Default)]
+pub(super) struct Ending {
+    hooks_called: bool,
+    pub(super) over: bool,
+}
+
+impl Live {
+    pub(super) fn new(
+        client: Caracal,
+        id: String,
+        trace: CaracalContext,
+        lease: Option<Lease>,
+    ) -> Self {
+        Self {
+            client,
+            id,
+            trace,
+            started: OnceLock::new(),
+            lease,
+            ending: Mutex::default(),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on, end hooks are called with `context`.
+    pub(super) fn start(&self, context: &CaracalContext) {
+        let _ = self.started.set(context.clone());
+    }
+
+    pub(super) fn trace(&self) -> &CaracalContext {
+        &self.trace
+    }
+
+    /// Calls the end hooks, once, and ends the session, which is tried again until it succeeded.
+    pub(super) async fn finish(&self) -> Result<(), CaracalError> {
+        let mut ending = self.ending.lock().await;
+        if ending.over {
+            return Ok(());
+        }
+        let mut hooks = Ok(());
+        if let Some(context) = self.started.get()
+            && !ending.hooks_called
+        {
+            ending.hooks_called = true;
+            hooks = self.client.call_hooks(Phase::End, context, &self.id).await;
+        }
+        self.request_end().await.inspect_err(|error| {
+            tracing::warn!(target: "caracal", session = self.id, %error, "a session was not ended");
+            self.client.tell(&ClientEvent::EndFailed {
+                agent_session_id: self.id.clone(),
+                error: error.clone(),
+            });
+        })?;
+        ending.over = true;
+        self.over.store(true, Ordering::Relaxed);
+        hooks
+    }
+
+    async fn request_end(&self) -> Result<(), CaracalError> {
+        let path = format!("/agents/{}", segment(&self.id));
+        let mut call =
+            Call::new("end a session", Method::DELETE, path).trace(Some(&self.trace)).retries(2);
+        if let Some(lease) = &self.lease {
+            let generation = json!(lease.generation());
+            call = call.body(Map::from_iter([("lease_generation".to_owned(), generation)]));
+        }
+        match self.client.coordinator().send(call, |_| Ok(())).await.result {
+            Err(error) if is_gone(&error) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Ends it in a task of its own, for the last time: what does not succeed is told.
+    fn leave(self: &Arc<Self>) -> JoinHandle<()> {
+        let mut last = LastTry { live: Arc::clone(self), done: false };
+        let finish = async move {
+            let result = last.live.finish().await;
+            last.done = true;
+            match result {
+                Ok(()) | Err(CaracalError::Hook(_)) => {}
+                Err(error) => last.live.left_behind(error.to_string()),
+            }
+        };
+        self.client.spawn_task(finish.in_current_span())
+    }
+
+    fn left_behind(&self, reason: String) {
+        let service = self.lease.is_some();
+        tracing::warn!(
+            target: "caracal", session = self.id, service, reason, "a session is left behind",
+        );
+        self.client.tell(&ClientEvent::LeftBehind {
+            agent_session_id: self.id.clone(),
+            service,
+            reason,
+        });
+    }
+}
+
+/// Tells of a session whose end did not even come to an end.
+struct LastTry {
+    live: Arc<Live>,
+    done: bool,
+}
+
+impl Drop for LastTry {
+    fn drop(&mut self) {
+        if !self.done {
+            self.live.left_behind(runtime_gone().to_string());
+        }
+    }
+}
+
+/// A session that is ended when nobody has it any more.
+pub(super) struct Guard {
+    live: Arc<Live>,
+    armed: bool,
+}
+
+impl Guard {
+    pub(super) fn new(live: Live) -> Self {
+        Self { live: Arc::new(live), armed: true }
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Ends it. The end is not cancelled with this.
+    pub(super) async fn end(&self) -> Result<(), CaracalError> {
+        let live = Arc::clone(&self.live);
+        self.live.client.detached(async move { live.finish().await }).await
+    }
+
+    /// Ends it, for the last time. What does not succeed is told, and nobody waits for it.
+    pub(super) async fn leave(mut self) {
+        self.armed = false;
+        let left = self.live.leave();
+        // That it crashed or was cancelled has been told by then.
+        let _ = left.await;
+    }
+
+    /// Leaves it as it is.
+    pub(super) fn release(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed && !self.live.over.load(Ordering::Relaxed) {
+            drop(self.live.leave());
+        }
+    }
+}
+
+/// Whether there is nothing left to be ended, or it is somebody else's.
+pub(super) fn is_gone(error: &CaracalError) -> bool {
+    let gone = matches!(
+        error.code(),
+        "already_terminated"
+            | "session_not_live"
+            | "session_not_found_or_not_active"
+            | "session_lease_fenced"
+            | "session_subject_inactive"
+    );
+    error.is_status(StatusCode::NOT_FOUND) || error.is_status(StatusCode::CONFLICT) && gone
+}

@@ -1,0 +1,265 @@
+//! Starting a session.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Caracal, CaracalError, Grant,
+    coordinator::{Call, IdempotencyKey, RECORD},
+    edges::chain_lost,
+    grant::{Granted, whole_seconds},
+    hooks::Phase,
+    http::Answer,
+    lease::{Lease, Told},
+    live::{Guard, Live},
+    origin::{Origin, check_id},
+    sts::Token,
+};
+use crate::{
+    CaracalContext, Envelope, TraceId,
+    context::{Attribution, HeldEdge, MadeEdge, Own, own},
+};
+
+/// Everything that was said about a session to be started.
+#[derive(Default)]
+pub(super) struct Options {
+    pub(super) labels: Vec<String>,
+    pub(super) grant: Grant,
+    pub(super) parent: Option<CaracalContext>,
+    pub(super) parent_id: Option<String>,
+    pub(super) root: bool,
+    pub(super) ttl: Option<Duration>,
+    pub(super) metadata: Map<String, Value>,
+    pub(super) trace_id: Option<TraceId>,
+    pub(super) record: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) inherit_edge: Option<String>,
+}
+
+/// A start that is checked as far as that is possible before any request.
+struct Checked {
+    options: Options,
+    service: bool,
+    ttl: Option<u64>,
+    key: IdempotencyKey,
+    origin: Origin,
+}
+
+/// A session, and the context it acts in.
+pub(super) type Started = (Guard, CaracalContext);
+
+#[derive(Deserialize)]
+struct Answered {
+    agent_session_id: String,
+    delegation_edge_id: Option<String>,
+    #[serde(flatten)]
+    lease: Told,
+}
+
+fn read_task(answer: &Answer) -> Result<Answered, &'static str> {
+    let answered: Answered =
+        serde_json::from_slice(&answer.body).map_err(|_| "its body is no session")?;
+    let ids = [Some(&answered.agent_session_id), answered.delegation_edge_id.as_ref()];
+    if ids.into_iter().flatten().any(|id| check_id("", id).is_err()) {
+        return Err("it names no session");
+    }
+    Ok(answered)
+}
+
+fn read_service(answer: &Answer) -> Result<Answered, &'static str> {
+    match read_task(answer)? {
+        answered if answered.lease.lease_generation >= 1 => Ok(answered),
+        _ => Err("it gives no lease"),
+    }
+}
+
+impl Options {
+    fn check(self, client: &Caracal, service: bool) -> Result<Checked, CaracalError> {
+        client.check_open()?;
+        let key = match &self.key {
+            Some(key) => IdempotencyKey::of_caller(key)?,
+            None => IdempotencyKey::generate(),
+        };
+        let ttl = if service { None } else { self.ttl.or(client.default_ttl()) };
+        let ttl = ttl.map(|ttl| whole_seconds("ttl", ttl)).transpose()?;
+        let length = |label: &String| label.trim().encode_utf16().count();
+        if self.labels.len() > 32
+            || self.labels.iter().any(|label| !(1..=64).contains(&length(label)))
+        {
+            return Err(CaracalError::usage(
+                "invalid_labels",
+                "at most 32 labels, each of 1 to 64 characters",
+            ));
+        }
+        for (what, id) in [
+            ("parent_id", &self.parent_id),
+            ("authority_record", &self.record),
+            ("inherit_parent_edge", &self.inherit_edge),
+        ] {
+            id.as_deref().map_or(Ok(()), |id| check_id(what, id))?;
+        }
+        self.grant.check()?;
+        let origin = self.origin()?;
+        if let Granted::Narrow(scope) = &self.grant.0 {
+            if origin.session.is_none() {
+                return Err(CaracalError::usage(
+                    "parent_required",
+                    "Grant::narrow gives a part of a parent's authority: start it within a session of \
+                     spawn() or spawn_service(), or name one with .parent(..)",
+                ));
+            }
+            super::edges::depth(&origin, scope.constraints.hops())?;
+        }
+        if self.inherit_edge.is_some() && !matches!(self.grant.0, Granted::Inherit) {
+            return Err(CaracalError::usage(
+                "invalid_grant",
+                "inherit_parent_edge says what is inherited, and this grant inherits nothing",
+            ));
+        }
+        Ok(Checked { service, ttl, key, origin, options: self })
+    }
+
+    /// The parent session, and what travels on.
+    fn origin(&self) -> Result<Origin, CaracalError> {
+        if self.root && (self.parent.is_some() || self.parent_id.is_some()) {
+            return Err(CaracalError::usage("parent_conflict", "a root session has no parent"));
+        }
+        if let Some(parent) = &self.parent
+            && !parent.is_own()
+            && !parent.is_proven()
+        {
+            // That one was meant as a parent; a bound one merely is there.
+            Origin::of(Some(parent.clone())).session()?;
+        }
+        let bound = Origin::of(self.parent.clone());
+        if self.root {
+            return Ok(Origin { carry: bound.carry, context: bound.context, ..Origin::default() });
+        }
+        match (&self.parent_id, &bound.session) {
+            (None, _) => Ok(bound),
+            (Some(id), Some(session)) if id == session => Ok(bound),
+            (Some(_), Some(_)) => Err(CaracalError::usage(
+                "parent_conflict",
+                "parent_id is not the session of the bound context; leave one of them out",
+            )),
+            (Some(id), None) => Ok(Origin { session: Some(id.clone()), ..Origin::default() }),
+        }
+    }
+
+    /// Starts a session, in a task of its own: who gives up waiting for it gets it ended.
+    pub(super) async fn start(
+        self,
+        client: &Caracal,
+        service: bool,
+    ) -> Result<Started, CaracalError> {
+        let checked = self.check(client, service)?;
+        let client = client.clone();
+        let runtime = client.clone();
+        runtime.detached(async move { checked.establish(client).await }).await
+    }
+}
+
+impl Checked {
+    async fn establish(self, client: Caracal) -> Result<Started, CaracalError> {
+        let token = client.tokens().lifecycle().await?;
+        self.origin.belongs_to(&token.zone, &token.application)?;
+        let planned = match (&self.options.grant.0, &self.origin.session) {
+            (Granted::Narrow(scope), Some(source)) => {
+                Some(client.plan_edge(&self.origin, source, scope).await?)
+            }
+            _ => None,
+        };
+        let carry = self.origin.carry(self.options.trace_id);
+        let trace = self.context(&token, "", None, carry.clone());
+        let call = Call::new("start a session", Method::POST, "/agents".to_owned())
+            .body(self.body(&token))
+            .start_key(&self.key)
+            .retries(2)
+            .trace(Some(&trace));
+        let read = if self.service { read_service } else { read_task };
+        let answered = client.coordinator().send_with(token.clone(), call, read).await.result?;
+        let id = answered.agent_session_id;
+        let lease = self.service.then(|| Lease::new(&answered.lease));
+        let guard = Guard::new(Live::new(client.clone(), id.clone(), trace.clone(), lease));
+
+        let mut edge = answered.delegation_edge_id.map(|edge| (edge, self.mirrored()));
+        if let Some(planned) = planned {
+            let parties = (&*token.application, &*token.application);
+            let key = IdempotencyKey::generate();
+            let made = client.make_edge(planned, Some(&trace), parties, &id, &key).await;
+            match made {
+                Ok(made) if made.descends => edge = Some((made.id, made.held)),
+                // What was made ends with the child.
+                made => {
+                    guard.leave().await;
+                    return Err(made.err().unwrap_or_else(chain_lost));
+                }
+            }
+        }
+        let context = self.context(&token, &id, edge, carry);
+        if let Err(error) = client.call_hooks(Phase::Start, &context, &id).await {
+            guard.leave().await;
+            return Err(error);
+        }
+        guard.live().start(&context);
+        Ok((guard, context))
+    }
+
+    fn body(&self, token: &Token) -> Map<String, Value> {
+        let options = &self.options;
+        let inherits = matches!(options.grant.0, Granted::Inherit);
+        // A session may hold several; this is the one whose authority is carried on here.
+        let accepted = self.origin.held.is_some_and(|held| held.accepted);
+        let carried = self.origin.edge.as_ref().filter(|_| inherits && accepted);
+        let inherit_edge = options.inherit_edge.as_ref().or(carried);
+        let members: BTreeMap<&str, Option<Value>> = BTreeMap::from([
+            ("application_id", Some(json!(&*token.application))),
+            ("parent_authority", Some(json!(if inherits { "inherit" } else { "none" }))),
+            ("lifecycle", self.service.then(|| json!("service"))),
+            ("parent_id", self.origin.session.as_ref().map(|id| json!(id))),
+            ("labels", (!options.labels.is_empty()).then(|| json!(options.labels))),
+            ("ttl_seconds", self.ttl.map(Value::from)),
+            ("metadata", (!options.metadata.is_empty()).then(|| json!(options.metadata))),
+            (RECORD, options.record.as_ref().map(|record| json!(record))),
+            ("inherit_parent_edge_id", inherit_edge.map(|edge| json!(edge))),
+        ]);
+        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
+    /// The delegation of a child that inherits: a copy of its parent's, one deeper.
+    fn mirrored(&self) -> HeldEdge {
+        let made = self.origin.held.and_then(|held| held.made);
+        let deeper = |made: MadeEdge| MadeEdge { depth: made.depth.map(|depth| depth + 1), ..made };
+        let same =
+            self.options.inherit_edge.is_none() || self.options.inherit_edge == self.origin.edge;
+        HeldEdge { accepted: false, made: made.filter(|_| same).map(deeper) }
+    }
+
+    fn context(
+        &self,
+        token: &Token,
+        session: &str,
+        edge: Option<(String, HeldEdge)>,
+        carry: Envelope,
+    ) -> CaracalContext {
+        let origin = &self.origin;
+        let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
+        let (edge, held) = edge.unzip();
+        let own_identity = Own {
+            attribution: Attribution {
+                zone: Box::from(&*token.zone),
+                application: Box::from(&*token.application),
+                agent_session_id: Some(session).filter(|id| !id.is_empty()).map(Box::from),
+                hop: origin.hop + u32::from(edge.is_some()),
+                delegation_edge_id: boxed(&edge),
+                parent_edge_id: boxed(&origin.edge),
+                authority_record_id: boxed(&self.options.record).or_else(|| boxed(&origin.record)),
+            },
+            edge: held,
+        };
+        own(own_identity, carry)
+    }
+}

@@ -1,0 +1,244 @@
+//! The tokens of a client: those it keeps, and those on their way.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use moka::sync::Cache;
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use super::{
+    CaracalError, Credentials,
+    credentials::CredentialsSource,
+    sts::{LIFECYCLE_SCOPE, Sts, Token, Wanted},
+};
+
+/// How many tokens are kept at most: lifecycle tokens of one application, in all.
+const KEPT: u64 = 1000;
+
+/// Clones share what is kept.
+#[derive(Clone)]
+pub(super) struct Tokens(Arc<Inner>);
+
+struct Inner {
+    authority: Authority,
+    /// The resources of a lifecycle token.
+    audiences: Vec<String>,
+    runtime: Handle,
+    tasks: TaskTracker,
+    kept: Cache<(Generation, Wanted), Token>,
+    state: Mutex<State>,
+}
+
+/// By what a client acts.
+pub(super) enum Authority {
+    /// By a token that was given, as long as that lasts.
+    Token(Token),
+    /// By tokens of the STS.
+    Credentials { source: CredentialsSource, sts: Sts },
+}
+
+/// Counts the credentials that were used one after another: with others, nothing that is kept
+/// counts.
+type Generation = u64;
+
+#[derive(Default)]
+struct State {
+    credentials: Option<Credentials>,
+    generation: Generation,
+    flights: HashMap<Wanted, Flight>,
+}
+
+/// An exchange under way, in a task of its own.
+type Flight = watch::Receiver<Option<Result<Token, CaracalError>>>;
+
+/// What comes of asking for a token.
+enum Boarding {
+    Kept(Token),
+    /// An exchange to wait for, and whether it was begun just now.
+    Flight(Flight, bool),
+}
+
+impl Tokens {
+    pub(super) fn new(
+        authority: Authority,
+        audiences: Vec<String>,
+        runtime: Handle,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            authority,
+            audiences,
+            runtime,
+            tasks,
+            kept: Cache::new(KEPT),
+            state: Mutex::default(),
+        }))
+    }
+
+    /// The application's own token, for the Coordinator.
+    pub(super) async fn lifecycle(&self) -> Result<Token, CaracalError> {
+        match &self.0.authority {
+            Authority::Token(token) => Ok(token.clone()),
+            Authority::Credentials { source, sts } => {
+                self.shared(self.lifecycle_wanted()?, source, sts).await
+            }
+        }
+    }
+
+    fn lifecycle_wanted(&self) -> Result<Wanted, CaracalError> {
+        if self.0.audiences.is_empty() {
+            return Err(CaracalError::usage(
+                "no_resources",
+                "no resources are configured, and a lifecycle token is minted for some: set \
+                 CARACAL_APP_RESOURCES, or .audience(..) or .resource(..) of the builder",
+            ));
+        }
+        Ok(Wanted::new(&self.0.audiences, [LIFECYCLE_SCOPE]))
+    }
+
+    /// A mandate. With a session and a delegation it is good for one use, and minted for it; others
+    /// are kept.
+    pub(super) async fn mint(&self, wanted: Wanted) -> Result<Token, CaracalError> {
+        match &self.0.authority {
+            Authority::Token(_) => Err(CaracalError::usage(
+                "exchange_unavailable",
+                "this client was given a token, and cannot mint: configure a client secret",
+            )),
+            Authority::Credentials { source, sts } if wanted.is_one_shot() => {
+                sts.exchange(&wanted, &source.current().await?).await
+            }
+            Authority::Credentials { source, sts } => self.shared(wanted, source, sts).await,
+        }
+    }
+
+    /// How much is left of a token; nothing is known of one that was given.
+    pub(super) fn left(&self, token: &Token) -> Option<Duration> {
+        match &self.0.authority {
+            Authority::Token(_) => None,
+            Authority::Credentials { sts, .. } => {
+                token.life.map(|life| life.left(sts.clock.monotonic()))
+            }
+        }
+    }
+
+    /// Whether a refused token can be made up for by another.
+    pub(super) fn can_exchange(&self) -> bool {
+        matches!(self.0.authority, Authority::Credentials { .. })
+    }
+
+    /// Keeps `refused` no longer as lifecycle token. Another one, kept since, stays.
+    pub(super) fn invalidate(&self, refused: &Token) {
+        let Ok(wanted) = self.lifecycle_wanted() else { return };
+        let key = (self.lock().generation, wanted);
+        let refused = |token: Token| token.bearer == refused.bearer;
+        if self.0.kept.get(&key).is_some_and(refused) {
+            self.0.kept.invalidate(&key);
+        }
+    }
+
+    /// Keeps nothing any longer.
+    pub(super) fn forget(&self) {
+        self.0.kept.invalidate_all();
+    }
+
+    /// A token that everybody who wants it shares.
+    async fn shared(
+        &self,
+        wanted: Wanted,
+        source: &CredentialsSource,
+        sts: &Sts,
+    ) -> Result<Token, CaracalError> {
+        let mut disappointed = false;
+        loop {
+            let (mut flight, begun) = match self.board(&wanted, sts, source) {
+                Boarding::Kept(token) => {
+                    sts.tell_cached(&wanted);
+                    return Ok(token);
+                }
+                Boarding::Flight(flight, begun) => (flight, begun),
+            };
+            let landed = flight.wait_for(Option::is_some).await.map(|result| result.clone());
+            let landed = landed.ok().flatten().unwrap_or_else(|| Err(super::runtime_gone()));
+            match landed {
+                // It was begun for somebody else, and may have failed for a reason that has passed.
+                Err(_) if !begun && !disappointed => disappointed = true,
+                landed => return landed,
+            }
+        }
+    }
+
+    fn board(&self, wanted: &Wanted, sts: &Sts, source: &CredentialsSource) -> Boarding {
+        let mut state = self.lock();
+        let kept = self.0.kept.get(&(state.generation, wanted.clone()));
+        let now = sts.clock.monotonic();
+        if let Some(token) = kept.filter(|token| token.life.is_some_and(|life| life.is_fresh(now)))
+        {
+            return Boarding::Kept(token);
+        }
+        if let Some(flight) = state.flights.get(wanted) {
+            return Boarding::Flight(flight.clone(), false);
+        }
+        let (land, flight) = watch::channel(None);
+        state.flights.insert(wanted.clone(), flight.clone());
+        drop(state);
+        let tokens = self.clone();
+        let landing = Landing { tokens: self.clone(), wanted: wanted.clone(), land };
+        let (wanted, source) = (wanted.clone(), source.clone());
+        let exchange = async move {
+            let result = tokens.exchange(&wanted, &source).await;
+            landing.land.send_replace(Some(result));
+        };
+        self.0.tasks.spawn_on(exchange.in_current_span(), &self.0.runtime);
+        Boarding::Flight(flight, true)
+    }
+
+    async fn exchange(
+        &self,
+        wanted: &Wanted,
+        source: &CredentialsSource,
+    ) -> Result<Token, CaracalError> {
+        let Authority::Credentials { sts, .. } = &self.0.authority else {
+            return Err(super::runtime_gone());
+        };
+        let credentials = source.current().await?;
+        let generation = self.generation_of(&credentials);
+        let token = sts.exchange(wanted, &credentials).await?;
+        self.0.kept.insert((generation, wanted.clone()), token.clone());
+        Ok(token)
+    }
+
+    /// The generation of these credentials: another one where they are not those of before.
+    fn generation_of(&self, credentials: &Credentials) -> Generation {
+        let mut state = self.lock();
+        if state.credentials.as_ref() != Some(credentials) {
+            if state.credentials.is_some() {
+                state.generation += 1;
+            }
+            state.credentials = Some(credentials.clone());
+        }
+        state.generation
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Clears the flight away when it has landed, or crashed: nobody joins it any more. What it brought
+/// is kept by then.
+struct Landing {
+    tokens: Tokens,
+    wanted: Wanted,
+    land: watch::Sender<Option<Result<Token, CaracalError>>>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.tokens.lock().flights.remove(&self.wanted);
+    }
+}

@@ -27,7 +27,7 @@ pub(super) enum Granted {
     #[default]
     Inherit,
     Nothing,
-    Narrow(Scope),
+    Narrow(Box<Scope>),
     /// Details were given of what has none.
     Misplaced,
 }
@@ -61,7 +61,7 @@ impl Grant {
     #[must_use]
     pub fn narrow<S: Into<String>>(scopes: impl IntoIterator<Item = S>) -> Self {
         let scopes = scopes.into_iter().map(Into::into).collect();
-        Self(Granted::Narrow(Scope { scopes, ..Scope::default() }))
+        Self(Granted::Narrow(Box::new(Scope { scopes, ..Scope::default() })))
     }
 
     /// The resource of a [`narrow`](Self::narrow) grant. A grant of another kind that is given one is

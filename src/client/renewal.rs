@@ -42,9 +42,11 @@ pub struct LeaseLost {
 #[derive(Default)]
 pub(super) struct Watcher {
     pub(super) renewal: Renewal,
-    pub(super) lost: Option<Arc<dyn Fn(&LeaseLost) + Send + Sync>>,
-    pub(super) state: Option<Arc<dyn Fn(&SessionState) + Send + Sync>>,
+    pub(super) lost: Option<Callback<LeaseLost>>,
+    pub(super) state: Option<Callback<SessionState>>,
 }
+
+type Callback<E> = Arc<dyn Fn(&E) + Send + Sync>;
 
 impl Watcher {
     pub(super) fn check(&self) -> Result<(), CaracalError> {
@@ -58,11 +60,11 @@ impl Watcher {
     }
 
     pub(super) fn tell_state(&self, state: &SessionState) {
-        tell(self.state.as_deref(), state);
+        tell(self.state.as_ref(), state);
     }
 }
 
-fn tell<E>(callback: Option<&(dyn Fn(&E) + Send + Sync)>, event: &E) {
+fn tell<E>(callback: Option<&Callback<E>>, event: &E) {
     let Some(callback) = callback else { return };
     if catch_unwind(AssertUnwindSafe(|| callback(event))).is_err() {
         tracing::error!(target: "caracal", "a callback of a service panicked");
@@ -113,7 +115,7 @@ async fn renew(live: Arc<Live>, watcher: Arc<Watcher>, stop: CancellationToken) 
             Err(error) if is_gone(&error) => {
                 tracing::warn!(target: "caracal", session = live.id, %error, "a lease is lost");
                 let agent_session_id = live.id.clone();
-                return tell(watcher.lost.as_deref(), &LeaseLost { agent_session_id, error });
+                return tell(watcher.lost.as_ref(), &LeaseLost { agent_session_id, error });
             }
             Err(error) => {
                 tracing::warn!(target: "caracal", session = live.id, %error, "a lease was not renewed");

@@ -73,7 +73,6 @@ pub struct Attach {
 macro_rules! lease_options {
     () => {
         /// When the lease is renewed: [`Renewal::Auto`] unless set.
-        #[must_use]
         pub fn renewal(mut self, renewal: Renewal) -> Self {
             self.watcher.renewal = renewal;
             self
@@ -81,7 +80,6 @@ macro_rules! lease_options {
 
         /// Who is told when the renewal finds that the lease is somebody else's, or the session has
         /// ended. The renewal ends then.
-        #[must_use]
         pub fn on_lease_lost(
             mut self,
             callback: impl Fn(&LeaseLost) + Send + Sync + 'static,
@@ -92,7 +90,6 @@ macro_rules! lease_options {
 
         /// Who is told when a heartbeat finds the session in another state than before. The renewal
         /// ends when it is no longer active.
-        #[must_use]
         pub fn on_state(
             mut self,
             callback: impl Fn(&SessionState) + Send + Sync + 'static,

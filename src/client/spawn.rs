@@ -31,14 +31,12 @@ macro_rules! session_options {
     () => {
         /// What the session is called in policy and audit, at most 32. One of them must be a role
         /// for the session to mint with a delegation.
-        #[must_use]
         pub fn labels<S: Into<String>>(mut self, labels: impl IntoIterator<Item = S>) -> Self {
             self.options.labels = labels.into_iter().map(Into::into).collect();
             self
         }
 
         /// How much of its parent's authority it gets: [`Grant::inherit`] unless set.
-        #[must_use]
         pub fn grant(mut self, grant: Grant) -> Self {
             self.options.grant = grant;
             self
@@ -46,42 +44,36 @@ macro_rules! session_options {
 
         /// The context whose session is its parent; the bound one unless set. It must be of this
         /// process or proven, and of the same application.
-        #[must_use]
         pub fn parent(mut self, context: CaracalContext) -> Self {
             self.options.parent = Some(context);
             self
         }
 
         /// The session that is its parent, by its id. Where one is bound, it must be that.
-        #[must_use]
         pub fn parent_id(mut self, id: impl Into<String>) -> Self {
             self.options.parent_id = Some(id.into());
             self
         }
 
         /// Without a parent, whatever is bound: of a bound context only trace and baggage go on.
-        #[must_use]
         pub fn root(mut self) -> Self {
             self.options.root = true;
             self
         }
 
         /// What the session is described by at the Coordinator.
-        #[must_use]
         pub fn metadata(mut self, metadata: Map<String, Value>) -> Self {
             self.options.metadata = metadata;
             self
         }
 
         /// The trace it belongs to: that of its parent unless set, or a new one.
-        #[must_use]
         pub fn trace_id(mut self, id: TraceId) -> Self {
             self.options.trace_id = Some(id);
             self
         }
 
         /// The authority record it acts under: that of the lifecycle token unless set.
-        #[must_use]
         pub fn authority_record(mut self, id: impl Into<String>) -> Self {
             self.options.record = Some(id.into());
             self
@@ -90,14 +82,12 @@ macro_rules! session_options {
         /// A key that makes the start repeatable: a second one with the same key, of the same
         /// content and under the same authority record, gives the first's session, as long as that
         /// lives. A key that is not set is made up, and covers the tries of this start.
-        #[must_use]
         pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
             self.options.key = Some(key.into());
             self
         }
 
         /// Which delegation of its parent it inherits, where that holds several.
-        #[must_use]
         pub fn inherit_parent_edge(mut self, id: impl Into<String>) -> Self {
             self.options.inherit_edge = Some(id.into());
             self

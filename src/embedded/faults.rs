@@ -9,7 +9,7 @@ use std::{
 
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header, response::Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response::Response};
 use http_body::Frame;
 use serde_json::json;
 
@@ -80,7 +80,7 @@ pub struct Fault {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
-    Status(StatusCode),
+    Answer { status: StatusCode, headers: HeaderMap, body: Bytes },
     Delay(Duration),
     Drop,
     Truncate(usize),
@@ -94,8 +94,40 @@ impl Fault {
     /// The request is answered with this status, a final one, and the body
     /// `{"error":"injected_fault"}`.
     #[must_use]
-    pub const fn status(status: StatusCode) -> Self {
-        Self::new(What::Status(status))
+    pub fn status(status: StatusCode) -> Self {
+        Self::refusal(status, "injected_fault")
+    }
+
+    /// The request is answered with this status and code.
+    #[must_use]
+    pub fn refusal(status: StatusCode, code: &str) -> Self {
+        Self::answer(status, json!({ "error": code }).to_string())
+    }
+
+    /// The request is answered with this status and body, which is said to be JSON whatever it is.
+    #[must_use]
+    pub fn answer(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Self::new(What::Answer { status, headers, body: body.into() })
+    }
+
+    /// Adds a header to the answer of [`status`](Self::status), [`refusal`](Self::refusal) or
+    /// [`answer`](Self::answer); in place of one of that name.
+    ///
+    /// # Panics
+    ///
+    /// When one or the other is no header, or the fault has no answer.
+    #[must_use]
+    #[expect(clippy::panic, reason = "a test with a wrong constant")]
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        match (&mut self.what, HeaderValue::from_str(value)) {
+            (What::Answer { headers, .. }, Ok(value)) => {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+            _ => panic!("not a header, or there is no answer that could have it: {name}"),
+        }
+        self
     }
 
     /// The answer comes when the control plane's clock has moved by this much since the request
@@ -162,23 +194,28 @@ impl Fault {
         clock: &EmbeddedClock,
         answer: Option<Response<Body>>,
     ) -> Result<Option<Response<Body>>, Unanswered> {
-        match self.what {
+        match &self.what {
             What::Drop => Err(Unanswered),
-            What::Status(status) => Ok(Some(injected(status))),
+            What::Answer { status, headers, body } => {
+                let mut answer = Response::new(Body::from(body.clone()));
+                *answer.status_mut() = *status;
+                *answer.headers_mut() = headers.clone();
+                Ok(Some(answer))
+            }
             What::Delay(time) => {
-                clock.sleep(time).await;
+                clock.sleep(*time).await;
                 Ok(answer)
             }
             What::Truncate(bytes) => {
-                let answer = answer.unwrap_or_else(|| injected(StatusCode::BAD_GATEWAY));
-                cut(answer, bytes).await.map(Some)
+                let answer = answer.unwrap_or_else(bad_gateway);
+                cut(answer, *bytes).await.map(Some)
             }
         }
     }
 }
 
-fn injected(status: StatusCode) -> Response<Body> {
-    web::json(status, &json!({ "error": "injected_fault" }))
+fn bad_gateway() -> Response<Body> {
+    web::json(StatusCode::BAD_GATEWAY, &json!({ "error": "injected_fault" }))
 }
 
 async fn cut(answer: Response<Body>, bytes: usize) -> Result<Response<Body>, Unanswered> {

@@ -49,6 +49,10 @@
 //! | a verifier of your own | [`Verifier`], [`verifier_fn`] |
 //! | what refusals look like | [`Denial`] |
 //! | metrics and audit trails | [`Observer`], [`MandateVerifier::status`] |
+#![cfg_attr(
+    feature = "client",
+    doc = "| acting for oneself: sessions, delegations, mandates | [`Caracal`] |"
+)]
 //! | testing | [`Binding`], [`verifier_fn`], [`Proof::builder`], [`StaticKeys`], [`ManualClock`] |
 #![cfg_attr(feature = "testing", doc = "| testing with mandates, good and broken | [`testing`] |")]
 #![cfg_attr(

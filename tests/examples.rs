@@ -121,3 +121,70 @@ async fn quickstart_tells_its_story() {
     assert!(output.status.success(), "{text}");
     assert!(text.ends_with("9 of 9 steps as expected\n"), "{text}");
 }
+
+#[cfg(all(unix, feature = "embedded"))]
+mod agents {
+    use std::collections::HashMap;
+
+    use super::*;
+    use support::dev::Running;
+
+    /// Runs an example to its end.
+    async fn told(example: &str, variables: Option<&HashMap<String, String>>) -> String {
+        let mut command = command(example);
+        if let Some(variables) = variables {
+            command.arg("--external").envs(variables);
+        }
+        let output = command.output().await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    /// The variables of a control plane of its own process, and those of the example.
+    async fn external() -> (Running, HashMap<String, String>) {
+        let running = Running::start(&[]).await;
+        let mut variables = running.variables().await;
+        for (name, value) in [
+            ("CARACAL_RESOURCE_ID", "resource://tickets"),
+            ("CARACAL_RESOURCE_SCOPES", "resource://tickets=tickets:read"),
+            ("CARACAL_ROLE", "reader"),
+        ] {
+            variables.insert(name.to_owned(), value.to_owned());
+        }
+        (running, variables)
+    }
+
+    #[tokio::test]
+    async fn the_agent_mints_delegates_and_revokes_here_and_elsewhere() {
+        let (_running, variables) = external().await;
+        for variables in [None, Some(&variables)] {
+            let text = told("agent", variables).await;
+            let lines = ["child   mints: a mandate", "peer    mints: a mandate"];
+            assert!(lines.iter().all(|line| text.contains(line)), "{text}");
+            assert!(text.contains("peer    mints: refused"), "{text}");
+            assert!(text.ends_with("all sessions are ended\n"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_service_is_renewed_taken_over_and_ended_here_and_elsewhere() {
+        let (_running, variables) = external().await;
+        for variables in [None, Some(&variables)] {
+            let text = told("service_agent", variables).await;
+            assert!(text.contains("the old holder is told session_lease_fenced"), "{text}");
+            assert!(text.contains("held with lease 3, Active"), "{text}");
+            assert!(text.ends_with("the service is ended\n"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_configured_is_named_all_at_once() {
+        let output = command("agent").arg("--external").output().await.unwrap();
+        assert!(!output.status.success());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        for name in ["CARACAL_ZONE_ID", "CARACAL_APPLICATION_ID", "CARACAL_APP_CLIENT_SECRET"] {
+            assert!(text.contains(name), "{text}");
+        }
+    }
+}

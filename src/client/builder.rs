@@ -201,8 +201,10 @@ impl CaracalBuilder {
         scopes: impl IntoIterator<Item = S>,
     ) -> Self {
         let id = id.into();
-        let scopes = scopes.into_iter().map(Into::into).collect();
-        self.configuration.scopes.insert(id.clone(), scopes);
+        let scopes: Vec<String> = scopes.into_iter().map(Into::into).collect();
+        if !scopes.is_empty() {
+            self.configuration.scopes.insert(id.clone(), scopes);
+        }
         self.configuration.bind(ResourceBinding::new(id, upstream_prefix));
         self
     }

@@ -190,6 +190,18 @@ impl Caracal {
         CaracalBuilder::default()
     }
 
+    /// The zone; none where a credentials source says it anew.
+    #[must_use]
+    pub fn zone_id(&self) -> Option<&str> {
+        self.fixed_identity().map(|(zone, _)| zone)
+    }
+
+    /// The application; none where a credentials source says it anew.
+    #[must_use]
+    pub fn application_id(&self) -> Option<&str> {
+        self.fixed_identity().map(|(_, application)| application)
+    }
+
     /// Where the configuration came from.
     #[must_use]
     pub fn config_source(&self) -> &ConfigSource {

@@ -4,7 +4,9 @@ mod bindings;
 mod environment;
 mod paths;
 mod profile;
+// Modes of files are part of the recording.
 #[cfg(test)]
+#[cfg(unix)]
 mod recorded;
 mod scopes;
 mod secret;

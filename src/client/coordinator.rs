@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::{
-    CaracalError, ClientEvent,
+    CaracalError, ClientEvent, hints,
     hooks::Hooks,
     http::{Answer, Endpoint, is_transient, pause},
     sts::Token,
@@ -203,6 +203,8 @@ impl Coordinator {
                 failures += 1;
                 *uncertain = true;
                 tokio::time::sleep(pause(failures, &error)).await;
+            } else if error.is_status(StatusCode::UNAUTHORIZED) {
+                return Err(error.hinted(hints::of_token(refreshed)));
             } else {
                 return Err(error);
             }

@@ -207,8 +207,8 @@ impl Delegate {
             let trace = origin.context.as_ref();
             let made = client.make_edge(planned, trace, parties, &target, &key).await?;
             if !made.descends {
-                client.revoke(&made.id, trace).await.result?;
-                return Err(chain_lost());
+                let undone = client.revoke(&made.id, trace).await.result;
+                return Err(chain_lost(undone.map(drop).map_err(|_| &*made.id)));
             }
             let expires_at = made.expires_at.and_then(|at| UNIX_EPOCH.checked_add(at));
             Ok(Delegation { id: made.id, scopes: made.scopes, expires_at })

@@ -148,7 +148,7 @@ impl Caracal {
                  that is enough",
             ));
         }
-        Ok((left * 9 / 10).as_secs())
+        Ok(left.saturating_mul(9).as_secs() / 10)
     }
 
     /// What is left of a delegation that was not made here.
@@ -216,7 +216,7 @@ impl Caracal {
         body.insert("issuer_application_id".to_owned(), json!(issuer));
         body.insert("receiver_application_id".to_owned(), json!(receiver));
         body.insert("target_session_id".to_owned(), json!(target));
-        let ends = self.clock().monotonic() + lives;
+        let ends = self.clock().monotonic().saturating_add(lives);
         let call = Call::new("make a delegation", Method::POST, "/delegations".to_owned())
             .body(body)
             .key(key)
@@ -234,10 +234,16 @@ impl Caracal {
 }
 
 /// The delegation was made, and is not what it was meant to be.
-pub(super) fn chain_lost() -> CaracalError {
+pub(super) fn chain_lost(undone: Result<(), &str>) -> CaracalError {
+    let outcome = match undone {
+        Ok(()) => "which was undone".to_owned(),
+        Err(id) => format!("which could not be undone: revoke {id}"),
+    };
     CaracalError::usage(
         "delegation_chain_lost",
-        "the session that gives no longer holds the delegation of its context: the Coordinator made a \
-         new root with more authority than that had, which was undone",
+        format!(
+            "the session that gives no longer holds the delegation of its context: the Coordinator \
+             made a new root with more authority than that had, {outcome}"
+        ),
     )
 }

@@ -135,6 +135,8 @@ pub struct Unreachable {
     pub(super) service: Service,
     pub(super) action: &'static str,
     pub(super) timed_out: bool,
+    /// What the request was sent with, where it was.
+    pub(super) request_id: Option<String>,
     pub(super) source: Source,
 }
 
@@ -229,6 +231,7 @@ impl CaracalError {
         match self {
             Self::Refused(refusal) => refusal.request_id.as_deref(),
             Self::UnusableAnswer(answer) => answer.request_id.as_deref(),
+            Self::Unreachable(unreachable) => unreachable.request_id.as_deref(),
             _ => None,
         }
     }
@@ -244,6 +247,26 @@ impl CaracalError {
             }
             _ => false,
         }
+    }
+
+    /// The same with another hint.
+    pub(super) fn hinted(mut self, hint: &'static str) -> Self {
+        if let Self::Refused(refusal) = &mut self {
+            refusal.hint = Some(hint);
+        }
+        self
+    }
+
+    /// The same with the id that the request was sent with, where the answer had none.
+    pub(super) fn of_request(mut self, id: &str) -> Self {
+        let known = match &mut self {
+            Self::Refused(refusal) => &mut refusal.request_id,
+            Self::UnusableAnswer(answer) => &mut answer.request_id,
+            Self::Unreachable(unreachable) => &mut unreachable.request_id,
+            _ => return self,
+        };
+        known.get_or_insert_with(|| id.to_owned());
+        self
     }
 
     /// Whether a service answered with this status.

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, header};
 
-use super::{Caracal, CaracalError, delegation::awaited};
+use super::{Caracal, CaracalError, delegation::awaited, origin::Origin};
 use crate::{
     BearerToken, Bound, BoxVerifier, CaracalContext, Denial, Envelope, Inbound, Proof, Verifier,
     context::{Attribution, Own, own, to_envelope},
@@ -121,6 +121,9 @@ impl OutboundHeaders {
         let Self { client, context, allow_root } = self;
         client.check_open()?;
         let context = context.or_else(current);
+        if context.as_ref().is_some_and(CaracalContext::is_own) {
+            client.check_owner(&Origin::of(context.clone())).await?;
+        }
         let bearer = match &context {
             None if !allow_root => {
                 return Err(CaracalError::usage(

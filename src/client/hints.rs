@@ -14,7 +14,7 @@ pub(super) fn of(
 ) -> Option<&'static str> {
     match service {
         Service::Sts => of_sts(action, status, code?),
-        Service::Coordinator => of_coordinator(status, code?),
+        Service::Coordinator => of_coordinator(code?),
     }
 }
 
@@ -46,15 +46,18 @@ fn of_sts(action: &str, status: StatusCode, code: &str) -> Option<&'static str> 
     })
 }
 
-fn of_coordinator(status: StatusCode, code: &str) -> Option<&'static str> {
+/// The Coordinator refused a token that was minted just before, or is the only one there is.
+pub(super) fn of_token(minted: bool) -> &'static str {
+    if minted {
+        "a token minted just now was refused as well; for up to 30 s after a key rotation the \
+         Coordinator does not know the new key yet, and an archived application has no good ones"
+    } else {
+        "the token that this client was given has expired, or was revoked"
+    }
+}
+
+fn of_coordinator(code: &str) -> Option<&'static str> {
     Some(match code {
-        "invalid_token" if status == StatusCode::UNAUTHORIZED => {
-            "a token minted just now was refused as well; for up to 30 s after a key rotation the \
-             Coordinator does not know the new key yet"
-        }
-        "identity_revoked" => {
-            "a token minted just now was refused as well; is the application archived?"
-        }
         "session_zone_limit_exceeded" | "session_limit_exceeded" => {
             "end sessions that are no longer needed; all live ones of the zone and of the application count"
         }

@@ -50,6 +50,7 @@ impl Endpoint {
                 service: self.service,
                 action,
                 timed_out: error.is_timeout(),
+                request_id: None,
                 source: Source::from(Box::from(cause(error))),
             })
         };
@@ -95,10 +96,11 @@ impl Endpoint {
             let text = body.as_ref()?.get(name)?.as_str()?.trim();
             (!text.is_empty()).then(|| shorten(&redact(text, secrets)))
         };
-        let code = match &body {
-            // Nobody is followed to another address: whoever sends there gets what was sent here.
-            None if answer.status.is_redirection() => Some("unexpected_redirect".to_owned()),
-            _ => text("error"),
+        // Nobody is followed to another address: it would get what was sent here.
+        let code = if answer.status.is_redirection() {
+            Some("unexpected_redirect".to_owned())
+        } else {
+            text("error")
         };
         let retry_after = answer.headers.get(header::RETRY_AFTER);
         let excerpt = (code.is_none() && !answer.body.is_empty())

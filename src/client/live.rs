@@ -7,7 +7,10 @@ use std::sync::{
 
 use http::{Method, StatusCode};
 use serde_json::{Map, json};
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, OnceCell},
+    task::JoinHandle,
+};
 use tracing::Instrument as _;
 
 use super::{
@@ -27,15 +30,17 @@ pub(super) struct Live {
     started: OnceLock<CaracalContext>,
     /// Of a service.
     pub(super) lease: Option<Lease>,
-    /// Held while it is ended, and while its lease is renewed: one after another.
-    pub(super) ending: Mutex<Ending>,
+    /// What came of the end hooks.
+    hooks: OnceCell<Result<(), CaracalError>>,
+    /// Held while the end and each renewal of the lease are asked for, one after another; whether it
+    /// has ended.
+    pub(super) ended: Mutex<bool>,
     over: AtomicBool,
 }
 
-#[derive(Default)]
-pub(super) struct Ending {
-    hooks_called: bool,
-    pub(super) over: bool,
+tokio::task_local! {
+    /// The session whose end hooks are running.
+    static HOOKED: String;
 }
 
 impl Live {
@@ -51,7 +56,8 @@ impl Live {
             trace,
             started: OnceLock::new(),
             lease,
-            ending: Mutex::default(),
+            hooks: OnceCell::new(),
+            ended: Mutex::new(false),
             over: AtomicBool::new(false),
         }
     }
@@ -67,16 +73,15 @@ impl Live {
 
     /// Calls the end hooks, once, and ends the session, which is tried again until it succeeded.
     pub(super) async fn finish(&self) -> Result<(), CaracalError> {
-        let mut ending = self.ending.lock().await;
-        if ending.over {
+        let mut first = false;
+        let hooks = self.hooks.get_or_init(async || {
+            first = true;
+            self.call_end_hooks().await
+        });
+        let hooks = hooks.await.clone();
+        let mut ended = self.ended.lock().await;
+        if *ended {
             return Ok(());
-        }
-        let mut hooks = Ok(());
-        if let Some(context) = self.started.get()
-            && !ending.hooks_called
-        {
-            ending.hooks_called = true;
-            hooks = self.client.call_hooks(Phase::End, context, &self.id).await;
         }
         self.request_end().await.inspect_err(|error| {
             tracing::warn!(target: "caracal", session = self.id, %error, "a session was not ended");
@@ -85,9 +90,15 @@ impl Live {
                 error: error.clone(),
             });
         })?;
-        ending.over = true;
+        *ended = true;
         self.over.store(true, Ordering::Relaxed);
-        hooks
+        if first { hooks } else { Ok(()) }
+    }
+
+    async fn call_end_hooks(&self) -> Result<(), CaracalError> {
+        let Some(context) = self.started.get() else { return Ok(()) };
+        let hooks = self.client.call_hooks(Phase::End, context, &self.id);
+        HOOKED.scope(self.id.clone(), hooks).await
     }
 
     async fn request_end(&self) -> Result<(), CaracalError> {
@@ -162,6 +173,10 @@ impl Guard {
 
     /// Ends it. The end is not cancelled with this.
     pub(super) async fn end(&self) -> Result<(), CaracalError> {
+        // A hook that ends its session is part of that.
+        if HOOKED.try_with(|id| *id == self.live.id).unwrap_or(false) {
+            return Ok(());
+        }
         let live = Arc::clone(&self.live);
         self.live.client.detached(async move { live.finish().await }).await
     }

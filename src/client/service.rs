@@ -323,8 +323,8 @@ impl Live {
         health: Health,
         watcher: &Watcher,
     ) -> Result<Heartbeat, CaracalError> {
-        let ending = self.ending.lock().await;
-        let Some(lease) = self.lease.as_ref().filter(|_| !ending.over) else {
+        let ended = self.ended.lock().await;
+        let Some(lease) = self.lease.as_ref().filter(|_| !*ended) else {
             return Err(CaracalError::usage("session_ended", "the session was ended"));
         };
         let body = Map::from_iter([
@@ -340,7 +340,7 @@ impl Live {
         };
         let told = self.client.coordinator().send(call, read).await.result?;
         let changed = lease.renew(&told);
-        drop(ending);
+        drop(ended);
         let state = lease.state();
         if changed {
             watcher.tell_state(&state);

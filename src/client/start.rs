@@ -195,7 +195,7 @@ impl Checked {
                 // What was made ends with the child.
                 made => {
                     guard.leave().await;
-                    return Err(made.err().unwrap_or_else(chain_lost));
+                    return Err(made.err().unwrap_or_else(|| chain_lost(Ok(()))));
                 }
             }
         }

@@ -43,6 +43,14 @@ impl Wanted {
         R: IntoIterator<Item: AsRef<str>>,
         S: IntoIterator<Item: AsRef<str>>,
     {
+        // The STS splits the text of all scopes at blanks.
+        let scopes: Vec<String> = scopes
+            .into_iter()
+            .flat_map(|scopes| {
+                let scopes = scopes.as_ref().split_whitespace();
+                scopes.map(str::to_owned).collect::<Vec<_>>()
+            })
+            .collect();
         Self {
             resources: sorted(resources),
             scopes: sorted(scopes),
@@ -116,7 +124,7 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn left(&self, now: Duration) -> Duration {
-        (self.from + self.length).saturating_sub(now)
+        self.from.saturating_add(self.length).saturating_sub(now)
     }
 
     /// Whether it lasts for long enough to be handed out again: a minute, or half its life.
@@ -169,7 +177,9 @@ impl Sts {
             .body(wanted.form(credentials));
         let answered = self.endpoint.send(wanted.action(), request).await;
         let status = answered.as_ref().ok().map(|answer| answer.status.as_u16());
-        let token = answered.and_then(|answer| self.read(wanted, credentials, started, &answer));
+        let token = answered
+            .and_then(|answer| self.read(wanted, credentials, started, &answer))
+            .map_err(|error| error.of_request(request_id.as_str()));
         let error = token.as_ref().err();
         self.hooks.tell(&ClientEvent::TokenExchange {
             ok: error.is_none(),

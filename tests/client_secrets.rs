@@ -73,17 +73,17 @@ async fn no_secret_and_no_token_in_debug_display_events_or_any_log() {
     let see = {
         let seen = Arc::clone(&seen);
         move |what: &dyn std::fmt::Debug| {
-            write!(seen.lock().unwrap(), "{what:?} {what:#?}\n").unwrap();
+            writeln!(seen.lock().unwrap(), "{what:?} {what:#?}").unwrap();
         }
     };
     let see_error = {
         let seen = Arc::clone(&seen);
         move |error: &CaracalError| {
             let mut text = seen.lock().unwrap();
-            write!(text, "{error} {error:?} {error:#?}\n").unwrap();
+            writeln!(text, "{error} {error:?} {error:#?}").unwrap();
             let mut source = std::error::Error::source(error);
             while let Some(error) = source {
-                write!(text, "{error} {error:?}\n").unwrap();
+                writeln!(text, "{error} {error:?}").unwrap();
                 source = error.source();
             }
         }
@@ -91,7 +91,7 @@ async fn no_secret_and_no_token_in_debug_display_events_or_any_log() {
     let builder = embedded.client_builder("app-1");
     see(&builder);
     let caracal = builder
-        .on_event(move |event| write!(told.lock().unwrap(), "{event:?} {event:#?}\n").unwrap())
+        .on_event(move |event| writeln!(told.lock().unwrap(), "{event:?} {event:#?}").unwrap())
         .build()
         .unwrap();
     see(&caracal);

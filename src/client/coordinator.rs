@@ -42,12 +42,13 @@ pub(super) struct Call {
     /// Below the zone, with a slash at its beginning.
     pub(super) path: String,
     pub(super) body: Option<Map<String, Value>>,
-    /// Trace and idempotency.
-    pub(super) headers: HeaderMap,
+    key: Option<IdempotencyKey>,
+    /// Whose trace it continues.
+    trace: Option<CaracalContext>,
     /// How often it is tried again where nothing is known of its effect.
     pub(super) retries: u32,
     /// Whether its digest holds the authority record of the token: that of a start does.
-    names_record: bool,
+    is_start: bool,
 }
 
 /// What came of a request.
@@ -62,8 +63,16 @@ pub(super) type Read<T> = fn(&Answer) -> Result<T, &'static str>;
 
 impl Call {
     pub(super) fn new(action: &'static str, method: Method, path: String) -> Self {
-        let headers = HeaderMap::new();
-        Self { action, method, path, body: None, headers, retries: 0, names_record: false }
+        Self {
+            action,
+            method,
+            path,
+            body: None,
+            key: None,
+            trace: None,
+            retries: 0,
+            is_start: false,
+        }
     }
 
     pub(super) fn body(mut self, body: Map<String, Value>) -> Self {
@@ -79,33 +88,41 @@ impl Call {
 
     /// Continues the trace of a context, where it has one.
     pub(super) fn trace(mut self, context: Option<&CaracalContext>) -> Self {
-        if let Some(context) = context
-            && let Some(id) = context.trace_id()
-        {
-            let parent = new_traceparent(Some(id), context.trace_flags());
-            self.headers.insert(HEADER_TRACEPARENT, parent);
-            let state = context.trace_state().map(HeaderValue::from_str);
-            if let Some(Ok(state)) = state {
-                self.headers.insert(HEADER_TRACESTATE, state);
-            }
-        }
+        self.trace = context.cloned();
         self
     }
 
     pub(super) fn key(mut self, key: &IdempotencyKey) -> Self {
-        self.headers.insert(IDEMPOTENCY_KEY, key.value.clone());
+        self.key = Some(key.clone());
         self
     }
 
     /// The key of a start. Of one that is nobody's but this request's the Coordinator is told so,
     /// and keeps it for a shorter time.
     pub(super) fn start_key(mut self, key: &IdempotencyKey) -> Self {
-        self = self.key(key);
-        self.names_record = true;
-        if key.generated {
-            self.headers.insert(IDEMPOTENCY_KEY_KIND, HeaderValue::from_static("generated"));
+        self.is_start = true;
+        self.key(key)
+    }
+
+    /// The headers of one try: each is a span of its own.
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &self.key {
+            headers.insert(IDEMPOTENCY_KEY, key.value.clone());
+            if self.is_start && key.generated {
+                headers.insert(IDEMPOTENCY_KEY_KIND, HeaderValue::from_static("generated"));
+            }
         }
-        self
+        if let Some(context) = &self.trace
+            && let Some(id) = context.trace_id()
+        {
+            let parent = new_traceparent(Some(id), context.trace_flags());
+            headers.insert(HEADER_TRACEPARENT, parent);
+            if let Some(Ok(state)) = context.trace_state().map(HeaderValue::from_str) {
+                headers.insert(HEADER_TRACESTATE, state);
+            }
+        }
+        headers
     }
 }
 
@@ -219,8 +236,13 @@ impl Coordinator {
         let replayed = answered.as_ref().is_ok_and(|answer| {
             answer.headers.get("idempotency-replayed").is_some_and(|v| v == "true")
         });
-        let result = answered.and_then(|answer| self.judge(call, token, &answer, read));
-        let error = result.as_ref().err();
+        let answered = answered.and_then(|answer| {
+            if answer.status.is_success() {
+                return Ok(answer);
+            }
+            Err(self.endpoint.refusal(call.action, &answer, &[token.bearer.expose()]))
+        });
+        let error = answered.as_ref().err();
         self.hooks.tell(&ClientEvent::CoordinatorCall {
             ok: error.is_none(),
             method: call.method.to_string(),
@@ -231,7 +253,8 @@ impl Coordinator {
             replayed,
             duration: self.clock.monotonic().saturating_sub(started),
         });
-        result
+        let answer = answered?;
+        read(&answer).map_err(|problem| self.endpoint.unusable(call.action, &answer, problem))
     }
 
     async fn ask(&self, call: &Call, path: &str, token: &Token) -> Result<Answer, CaracalError> {
@@ -243,7 +266,7 @@ impl Coordinator {
         let mut request = self
             .endpoint
             .request(call.method.clone(), &url)
-            .headers(call.headers.clone())
+            .headers(call.headers())
             .header(header::AUTHORIZATION, bearer)
             .header(header::ACCEPT, "application/json");
         if let Some(body) = &call.body {
@@ -251,19 +274,6 @@ impl Coordinator {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body);
         }
         self.endpoint.send(call.action, request).await
-    }
-
-    fn judge<T>(
-        &self,
-        call: &Call,
-        token: &Token,
-        answer: &Answer,
-        read: Read<T>,
-    ) -> Result<T, CaracalError> {
-        if !answer.status.is_success() {
-            return Err(self.endpoint.refusal(call.action, answer, &[token.bearer.expose()]));
-        }
-        read(answer).map_err(|problem| self.endpoint.unusable(call.action, answer, problem))
     }
 }
 
@@ -274,7 +284,7 @@ impl Call {
     /// Names this record, where the call may and named none before; whether it did.
     fn name_record(&mut self, record: &str) -> bool {
         match &mut self.body {
-            Some(body) if self.names_record && !body.contains_key(RECORD) => {
+            Some(body) if self.is_start && !body.contains_key(RECORD) => {
                 body.insert(RECORD.to_owned(), Value::from(record));
                 true
             }

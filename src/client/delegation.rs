@@ -14,6 +14,7 @@ use super::{
     coordinator::{Call, IdempotencyKey, Sent},
     edges::chain_lost,
     grant::Scope,
+    http::is_transient,
     origin::{Origin, check_id, id_segment},
 };
 use crate::{
@@ -197,11 +198,11 @@ impl Delegate {
         let origin = Origin::of(context);
         let source = origin.session()?.to_owned();
         super::edges::depth(&origin, scope.constraints.hops())?;
+        let token = client.tokens().lifecycle().await?;
+        origin.belongs_to(&token.zone, &token.application)?;
+        let planned = client.plan_edge(&origin, &source, &scope).await?;
         let runtime = client.clone();
         let making = async move {
-            let token = client.tokens().lifecycle().await?;
-            origin.belongs_to(&token.zone, &token.application)?;
-            let planned = client.plan_edge(&origin, &source, &scope).await?;
             let issuer = &*token.application;
             let parties = (issuer, receiver.as_deref().unwrap_or(issuer));
             let trace = origin.context.as_ref();
@@ -318,7 +319,11 @@ impl Caracal {
             serde_json::from_slice(&answer.body).map_err(|_| "its body is no revocation")
         });
         let sent = sent.await;
-        self.tokens().forget();
+        // Whatever may have happened is taken to have.
+        let refused = |error: &CaracalError| !sent.uncertain && !is_transient(error);
+        if !sent.result.as_ref().is_err_and(refused) {
+            self.tokens().forget();
+        }
         sent
     }
 }

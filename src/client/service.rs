@@ -157,9 +157,9 @@ impl Attach {
         check_id("agent_session_id", &id)?;
         // It does not belong to what is bound now.
         let carry = Origin::default().carry(Some(TraceId::random()));
+        let token = client.tokens().lifecycle().await?;
         let runtime = client.clone();
         let taking = async move {
-            let token = client.tokens().lifecycle().await?;
             let attribution = Attribution {
                 zone: Box::from(&*token.zone),
                 application: Box::from(&*token.application),

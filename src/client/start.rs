@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Caracal, CaracalError, Grant,
     coordinator::{Call, IdempotencyKey, RECORD},
-    edges::chain_lost,
+    edges::{Planned, chain_lost},
     grant::{Granted, whole_seconds},
     hooks::Phase,
     http::Answer,
@@ -149,29 +150,44 @@ impl Options {
         }
     }
 
-    /// Starts a session, in a task of its own: who gives up waiting for it gets it ended.
+    /// Starts a session. From the first byte that is done in a task of its own: who gives up waiting
+    /// for it gets it ended.
     pub(super) async fn start(
         self,
         client: &Caracal,
         service: bool,
     ) -> Result<Started, CaracalError> {
         let checked = self.check(client, service)?;
-        let client = client.clone();
-        let runtime = client.clone();
-        runtime.detached(async move { checked.establish(client).await }).await
-    }
-}
-
-impl Checked {
-    async fn establish(self, client: Caracal) -> Result<Started, CaracalError> {
         let token = client.tokens().lifecycle().await?;
-        self.origin.belongs_to(&token.zone, &token.application)?;
-        let planned = match (&self.options.grant.0, &self.origin.session) {
+        checked.origin.belongs_to(&token.zone, &token.application)?;
+        let planned = match (&checked.options.grant.0, &checked.origin.session) {
             (Granted::Narrow(scope), Some(source)) => {
-                Some(client.plan_edge(&self.origin, source, scope).await?)
+                Some(client.plan_edge(&checked.origin, source, scope).await?)
             }
             _ => None,
         };
+        let given_up = CancellationToken::new();
+        let _waiting = given_up.clone().drop_guard();
+        let runtime = client.clone();
+        let client = client.clone();
+        let establish = async move { checked.establish(client, token, planned, &given_up).await };
+        runtime.detached(establish).await
+    }
+}
+
+/// An error that nobody sees.
+fn nobody_waits() -> CaracalError {
+    CaracalError::usage("cancelled", "the start was given up")
+}
+
+impl Checked {
+    async fn establish(
+        self,
+        client: Caracal,
+        token: Token,
+        planned: Option<Planned>,
+        given_up: &CancellationToken,
+    ) -> Result<Started, CaracalError> {
         let carry = self.origin.carry(self.options.trace_id);
         let trace = self.context(&token, "", None, carry.clone());
         let call = Call::new("start a session", Method::POST, "/agents".to_owned())
@@ -185,6 +201,10 @@ impl Checked {
         let lease = self.service.then(|| Lease::new(&answered.lease));
         let guard = Guard::new(Live::new(client.clone(), id.clone(), trace.clone(), lease));
 
+        if given_up.is_cancelled() {
+            guard.leave().await;
+            return Err(nobody_waits());
+        }
         let mut edge = answered.delegation_edge_id.map(|edge| (edge, self.mirrored()));
         if let Some(planned) = planned {
             let parties = (&*token.application, &*token.application);
@@ -198,6 +218,10 @@ impl Checked {
                     return Err(made.err().unwrap_or_else(|| chain_lost(Ok(()))));
                 }
             }
+        }
+        if given_up.is_cancelled() {
+            guard.leave().await;
+            return Err(nobody_waits());
         }
         let context = self.context(&token, &id, edge, carry);
         if let Err(error) = client.call_hooks(Phase::Start, &context, &id).await {

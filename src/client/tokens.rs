@@ -187,11 +187,11 @@ impl Tokens {
         state.flights.insert(wanted.clone(), flight.clone());
         drop(state);
         let tokens = self.clone();
-        let landing = Landing { tokens: self.clone(), wanted: wanted.clone(), land };
+        let landing = Landing { tokens: self.clone(), wanted: wanted.clone(), land: Some(land) };
         let (wanted, source) = (wanted.clone(), source.clone());
         let exchange = async move {
             let result = tokens.exchange(&wanted, &source).await;
-            landing.land.send_replace(Some(result));
+            landing.land(result);
         };
         self.0.tasks.spawn_on(exchange.in_current_span(), &self.0.runtime);
         Boarding::Flight(flight, true)
@@ -229,16 +229,31 @@ impl Tokens {
     }
 }
 
-/// Clears the flight away when it has landed, or crashed: nobody joins it any more. What it brought
-/// is kept by then.
+/// Clears the flight away when it lands or crashes. Nobody joins one that has landed: who is
+/// disappointed by it begins another.
 struct Landing {
     tokens: Tokens,
     wanted: Wanted,
-    land: watch::Sender<Option<Result<Token, CaracalError>>>,
+    land: Option<watch::Sender<Option<Result<Token, CaracalError>>>>,
+}
+
+impl Landing {
+    /// What it brings is kept by now.
+    fn land(mut self, result: Result<Token, CaracalError>) {
+        if let Some(land) = self.clear() {
+            land.send_replace(Some(result));
+        }
+    }
+
+    fn clear(&mut self) -> Option<watch::Sender<Option<Result<Token, CaracalError>>>> {
+        let land = self.land.take()?;
+        self.tokens.lock().flights.remove(&self.wanted);
+        Some(land)
+    }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.tokens.lock().flights.remove(&self.wanted);
+        self.clear();
     }
 }

@@ -5,6 +5,8 @@
 pub(crate) mod agent;
 #[cfg(all(unix, feature = "embedded"))]
 pub(crate) mod dev;
+#[cfg(feature = "embedded")]
+pub(crate) mod proxy;
 
 use std::{cell::RefCell, sync::Once};
 

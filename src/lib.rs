@@ -97,11 +97,10 @@ mod verify;
 pub use client::{
     AcceptDelegation, AgentKind, AgentSession, Attach, Authority, BindContext, BindFromHeaders,
     Caracal, CaracalBuilder, CaracalError, ClientEvent, ConfigSource, ConfigurationProblems,
-    Credentials, CredentialsUnavailable, Delegate, Delegation, DelegationConstraints,
+    ControlPlane, Credentials, CredentialsUnavailable, Delegate, Delegation, DelegationConstraints,
     DetachedService, Grant, Health, Heartbeat, HookFailed, LeaseLost, MintMandate, MintedMandate,
-    OutboundHeaders, Refusal, Renewal, ResourceBinding, Revocation, RevokeDelegation, Service,
-    ServiceAgent, SessionState, Spawn, SpawnService, Subscription, Unreachable, UnusableAnswer,
-    Usage,
+    OutboundHeaders, Refusal, Renewal, ResourceBinding, Revocation, RevokeDelegation, ServiceAgent,
+    SessionState, Spawn, SpawnService, Subscription, Unreachable, UnusableAnswer, Usage,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use context::{

@@ -7,6 +7,11 @@ use crate::{CaracalContext, TraceId, current};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Authority {
+    /// Whether a verifier proved it. What is neither proven nor of this process is whatever its caller
+    /// claims.
+    pub proven: bool,
+    /// Whether it is of this process.
+    pub own: bool,
     /// The zone.
     pub zone_id: String,
     /// The application.
@@ -43,6 +48,8 @@ impl Caracal {
         ];
         let chain = links.into_iter().filter_map(|(kind, id)| Some(format!("{kind}:{}", id?)));
         Some(Authority {
+            proven: context.is_proven(),
+            own: context.is_own(),
             zone_id: context.zone_id().to_owned(),
             application_id: context.application_id().to_owned(),
             subject_authority_record_id: owned(context.authority_record_id()),

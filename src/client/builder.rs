@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::{
-    AgentKind, Caracal, CaracalError, Client, ClientEvent, Credentials, ResourceBinding, Service,
+    AgentKind, Caracal, CaracalError, Client, ClientEvent, ControlPlane, Credentials,
+    ResourceBinding,
     config::{Configuration, Environment, Identity, Secret},
     coordinator::Coordinator,
     credentials::CredentialsSource,
@@ -120,6 +121,14 @@ impl CaracalBuilder {
     /// When the file cannot be used.
     pub fn from_config(path: impl AsRef<Path>) -> Result<Self, CaracalError> {
         Configuration::from_profile(path.as_ref(), &Environment::process()?).map(Self::of)
+    }
+
+    /// A builder that says that there is no such application.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn of_nobody(application: &str) -> Self {
+        let mut configuration = Configuration::default();
+        configuration.problem(format!("there is no application {application} in this world"));
+        Self::of(configuration)
     }
 
     /// Where the Coordinator is.
@@ -317,7 +326,7 @@ impl CaracalBuilder {
             }
             (_, Some(source), Some(url)) => {
                 let sts = sts(url, &clients, &self.clock, &self.hooks)?;
-                Authority::Credentials { source, sts }
+                Authority::Credentials { source, sts: Arc::new(sts) }
             }
             // `check` has seen to it.
             _ => return Err(CaracalError::configuration(vec!["sts_url is required".to_owned()])),
@@ -326,7 +335,7 @@ impl CaracalBuilder {
         let tokens = Tokens::new(authority, audiences, runtime.clone(), tasks.clone());
         let coordinator = Coordinator {
             endpoint: Endpoint {
-                service: Service::Coordinator,
+                service: ControlPlane::Coordinator,
                 clients,
                 timeout: self.coordinator_timeout,
             },
@@ -349,6 +358,8 @@ impl CaracalBuilder {
         tracing::info!(
             target: "caracal", source = %client.settings.source, "a Caracal client is configured",
         );
+        let source = client.settings.source.clone();
+        client.hooks.tell(&ClientEvent::Configured { source });
         Ok(Caracal(Arc::new(client)))
     }
 }
@@ -362,7 +373,7 @@ fn sts(
     let url = Url::parse(&format!("{url}/oauth/2/token"))
         .map_err(|_| CaracalError::configuration(vec!["sts_url is no URL".to_owned()]))?;
     let endpoint =
-        Endpoint { service: Service::Sts, clients: clients.clone(), timeout: STS_TIMEOUT };
+        Endpoint { service: ControlPlane::Sts, clients: clients.clone(), timeout: STS_TIMEOUT };
     Ok(Sts { endpoint, url, clock: Arc::clone(clock), hooks: Arc::clone(hooks) })
 }
 

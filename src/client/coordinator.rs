@@ -10,12 +10,12 @@ use url::Url;
 use super::{
     CaracalError, ClientEvent, hints,
     hooks::Hooks,
-    http::{Answer, Endpoint, is_transient, pause},
+    http::{Answer, Endpoint, is_transient, is_uncertain, pause},
     sts::Token,
     tokens::Tokens,
 };
 use crate::{
-    CaracalContext, Clock,
+    CaracalContext, Clock, TraceId,
     envelope::{HEADER_TRACEPARENT, HEADER_TRACESTATE, new_traceparent},
 };
 
@@ -205,8 +205,7 @@ impl Coordinator {
             if error.is_status(StatusCode::UNAUTHORIZED) && !refreshed && self.tokens.can_exchange()
             {
                 refreshed = true;
-                self.tokens.invalidate(&token);
-                token = self.tokens.lifecycle().await?;
+                token = self.tokens.renew(&token).await?;
                 // The digest of a start holds the record of the token: what may have been started
                 // under the first is found again by naming that.
                 if *uncertain && let Some(record) = &first_record {
@@ -218,10 +217,11 @@ impl Coordinator {
                 call.unname_record();
             } else if is_transient(&error) && failures < call.retries {
                 failures += 1;
-                *uncertain = true;
+                *uncertain |= is_uncertain(&error);
                 tokio::time::sleep(pause(failures, &error)).await;
             } else if error.is_status(StatusCode::UNAUTHORIZED) {
-                return Err(error.hinted(hints::of_token(refreshed)));
+                let hint = hints::of_token(error.code(), refreshed);
+                return Err(error.hinted(hint));
             } else {
                 return Err(error);
             }
@@ -231,17 +231,17 @@ impl Coordinator {
     async fn once<T>(&self, call: &Call, token: &Token, read: Read<T>) -> Result<T, CaracalError> {
         let started = self.clock.monotonic();
         let path = format!("/zones/{}{}", segment(&token.zone), call.path);
-        let answered = self.ask(call, &path, token).await;
+        let request_id = TraceId::random();
+        let answered = self.ask(call, &path, token, &request_id).await;
         let status = answered.as_ref().ok().map(|answer| answer.status.as_u16());
-        let replayed = answered.as_ref().is_ok_and(|answer| {
-            answer.headers.get("idempotency-replayed").is_some_and(|v| v == "true")
-        });
+        let replayed = answered.as_ref().is_ok_and(Answer::is_replay);
         let answered = answered.and_then(|answer| {
             if answer.status.is_success() {
                 return Ok(answer);
             }
             Err(self.endpoint.refusal(call.action, &answer, &[token.bearer.expose()]))
         });
+        let answered = answered.map_err(|error| error.of_request(request_id.as_str()));
         let error = answered.as_ref().err();
         self.hooks.tell(&ClientEvent::CoordinatorCall {
             ok: error.is_none(),
@@ -249,15 +249,24 @@ impl Coordinator {
             path,
             status,
             code: error.map(|error| error.code().to_owned()),
-            request_id: error.and_then(|error| error.request_id().map(str::to_owned)),
+            request_id: Some(request_id.as_str().to_owned()),
             replayed,
             duration: self.clock.monotonic().saturating_sub(started),
         });
         let answer = answered?;
-        read(&answer).map_err(|problem| self.endpoint.unusable(call.action, &answer, problem))
+        read(&answer).map_err(|problem| {
+            let unusable = self.endpoint.unusable(call.action, &answer, problem);
+            unusable.of_request(request_id.as_str())
+        })
     }
 
-    async fn ask(&self, call: &Call, path: &str, token: &Token) -> Result<Answer, CaracalError> {
+    async fn ask(
+        &self,
+        call: &Call,
+        path: &str,
+        token: &Token,
+        request_id: &TraceId,
+    ) -> Result<Answer, CaracalError> {
         let unusable = || CaracalError::usage("invalid_zone", "the zone id makes no URL");
         let url = Url::parse(&format!("{}{path}", self.url)).map_err(|_| unusable())?;
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.bearer.expose()))
@@ -268,7 +277,9 @@ impl Coordinator {
             .request(call.method.clone(), &url)
             .headers(call.headers())
             .header(header::AUTHORIZATION, bearer)
-            .header(header::ACCEPT, "application/json");
+            .header(header::ACCEPT, "application/json")
+            // By this id the audit trail knows the request, also where no answer comes.
+            .header("x-request-id", request_id.as_str());
         if let Some(body) = &call.body {
             let body = Value::Object(body.clone()).to_string();
             request = request.header(header::CONTENT_TYPE, "application/json").body(body);

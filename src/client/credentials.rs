@@ -1,6 +1,11 @@
 //! By what an application proves itself to the STS.
 
-use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    error::Error, fmt, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use tokio::time::timeout;
 
 use super::{CaracalError, config::Secret, error::Source};
 
@@ -41,6 +46,9 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// How long a resolver may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 type Resolved = Pin<Box<dyn Future<Output = Result<Option<Credentials>, Source>> + Send>>;
 
 /// Where credentials come from.
@@ -69,8 +77,14 @@ impl CredentialsSource {
         match self {
             Self::Fixed(credentials) => Ok(credentials.clone()),
             Self::Resolver(resolve) => {
+                let asked = AssertUnwindSafe(async { resolve().await }).catch_unwind();
+                let resolved = match timeout(PATIENCE, asked).await {
+                    Ok(Ok(resolved)) => resolved,
+                    Ok(Err(_panic)) => Err(Source::from(Box::from("it panicked"))),
+                    Err(_elapsed) => Err(Source::from(Box::from("it took longer than 30 s"))),
+                };
                 let resolved =
-                    resolve().await.map_err(|source| CaracalError::credentials(Some(source)))?;
+                    resolved.map_err(|source| CaracalError::credentials(Some(source)))?;
                 resolved
                     .filter(Credentials::is_complete)
                     .ok_or_else(|| CaracalError::credentials(None))

@@ -11,10 +11,11 @@ use serde::Deserialize;
 
 use super::{
     Caracal, CaracalError, ClientEvent, DelegationConstraints,
-    coordinator::{Call, IdempotencyKey, Sent},
+    claim::Claim,
+    coordinator::{Call, IdempotencyKey},
     edges::chain_lost,
     grant::Scope,
-    http::is_transient,
+    http::{Answer, is_transient},
     origin::{Origin, check_id, id_segment},
 };
 use crate::{
@@ -100,7 +101,10 @@ pub struct Revocation {
 impl Caracal {
     /// Gives a part of the bound session's authority to another session.
     ///
-    /// The session that gives does not use the delegation: its own context stays as it is.
+    /// The session that gives does not use the delegation: its own context stays as it is. If it no
+    /// longer holds the delegation that its context names, the Coordinator makes a new root instead,
+    /// with more authority than was meant: that is an error, and is undone by revoking it, which ends
+    /// the receiving session.
     ///
     /// ```no_run
     /// # async fn example(caracal: caracal_axum::Caracal, peer: String) -> Result<(), caracal_axum::CaracalError> {
@@ -188,19 +192,22 @@ impl Delegate {
     }
 
     async fn make(self) -> Result<Delegation, CaracalError> {
-        let Self { client, target, receiver, scope, context, key } = self;
-        client.check_open()?;
+        let Self { client, target, receiver, scope, context, key: idempotency } = self;
+        let _begun = client.enter()?;
         check_id("the receiving session", &target)?;
-        let key = key
+        let key = idempotency
             .as_deref()
             .map_or_else(|| Ok(IdempotencyKey::generate()), IdempotencyKey::of_caller)?;
         scope.check()?;
         let origin = Origin::of(context);
         let source = origin.session()?.to_owned();
+        scope.check_key(idempotency.as_deref(), &origin)?;
+        client.check_fixed_owner(&origin)?;
         super::edges::depth(&origin, scope.constraints.hops())?;
         let token = client.tokens().lifecycle().await?;
         origin.belongs_to(&token.zone, &token.application)?;
         let planned = client.plan_edge(&origin, &source, &scope).await?;
+        client.check_open()?;
         let runtime = client.clone();
         let making = async move {
             let issuer = &*token.application;
@@ -208,13 +215,17 @@ impl Delegate {
             let trace = origin.context.as_ref();
             let made = client.make_edge(planned, trace, parties, &target, &key).await?;
             if !made.descends {
-                let undone = client.revoke(&made.id, trace).await.result;
+                let undone = client.revoke(&made.id, trace).await;
                 return Err(chain_lost(undone.map(drop).map_err(|_| &*made.id)));
             }
             let expires_at = made.expires_at.and_then(|at| UNIX_EPOCH.checked_add(at));
-            Ok(Delegation { id: made.id, scopes: made.scopes, expires_at })
+            let made = Delegation { id: made.id, scopes: made.scopes, expires_at };
+            let delegation_edge_id = made.id.clone();
+            let lost =
+                move || client.tell(&ClientEvent::DelegationUnclaimed { delegation_edge_id });
+            Ok(Claim::new(made, lost))
         };
-        runtime.detached(making).await
+        runtime.detached(making).await.map(Claim::take)
     }
 }
 
@@ -242,17 +253,16 @@ impl AcceptDelegation {
         let edge = id_segment("the delegation", &id)?;
         let origin = Origin::of(context);
         let session = origin.session()?.to_owned();
-        let owner = match &origin.context {
-            Some(context) => (context.zone_id().to_owned(), context.application_id().to_owned()),
-            None => return Err(CaracalError::closed()),
-        };
+        client.check_owner(&origin).await?;
+        let owner = origin.owner.clone().unwrap_or_default();
         let mut accepted = Ok(());
         if validate {
             let path =
                 format!("/delegations/inbound/{}/{edge}", id_segment("the session", &session)?);
             let call =
                 Call::new("accept a delegation", Method::GET, path).trace(origin.context.as_ref());
-            let sent = client.coordinator().send(call, |answer| {
+            let asking = client.clone();
+            let read = |answer: &Answer| {
                 let inbound: Inbound = serde_json::from_slice(&answer.body)
                     .map_err(|_| "its body is no delegation")?;
                 if inbound.status == "active" {
@@ -260,8 +270,9 @@ impl AcceptDelegation {
                 } else {
                     Err("the delegation is not active")
                 }
-            });
-            accepted = sent.await.result;
+            };
+            let asking = async move { asking.coordinator().send(call, read).await.result };
+            accepted = client.detached(asking).await;
         }
         client.tell(&ClientEvent::DelegationAccept {
             ok: accepted.is_ok(),
@@ -276,7 +287,7 @@ impl AcceptDelegation {
             delegation_edge_id: Some(id.into()),
             parent_edge_id: origin.edge.as_deref().map(Box::from),
             authority_record_id: origin.record.as_deref().map(Box::from),
-            hop: origin.hop + 1,
+            hop: origin.hop.saturating_add(1),
         };
         let edge = Some(HeldEdge { accepted: true, made: None });
         Ok(own(Own { attribution, edge }, origin.carry(None)))
@@ -296,23 +307,18 @@ impl RevokeDelegation {
         check_id("the delegation", &id)?;
         let origin = Origin::of(context);
         let runtime = client.clone();
-        let revoking = async move {
-            let Sent { result, uncertain } = client.revoke(&id, origin.context.as_ref()).await;
-            match result {
-                // A try before this one did it, and its answer was lost.
-                Err(error) if uncertain && error.is_status(StatusCode::NOT_FOUND) => {
-                    Ok(Revocation::default())
-                }
-                result => result,
-            }
-        };
+        let revoking = async move { client.revoke(&id, origin.context.as_ref()).await };
         runtime.detached(revoking).await
     }
 }
 
 impl Caracal {
     /// Revokes, and keeps no token any longer that may die of it.
-    async fn revoke(&self, id: &str, trace: Option<&CaracalContext>) -> Sent<Revocation> {
+    async fn revoke(
+        &self,
+        id: &str,
+        trace: Option<&CaracalContext>,
+    ) -> Result<Revocation, CaracalError> {
         let path = format!("/delegations/{}/revoke", super::coordinator::segment(id));
         let call = Call::new("revoke a delegation", Method::PATCH, path).retries(2).trace(trace);
         let sent = self.coordinator().send(call, |answer| {
@@ -324,7 +330,13 @@ impl Caracal {
         if !sent.result.as_ref().is_err_and(refused) {
             self.tokens().forget();
         }
-        sent
+        match sent.result {
+            // A try before this one did it, and its answer was lost.
+            Err(error) if sent.uncertain && error.is_status(StatusCode::NOT_FOUND) => {
+                Ok(Revocation::default())
+            }
+            result => result,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Caracal, CaracalError,
     coordinator::{Call, IdempotencyKey, moment},
-    grant::{Scope, whole_seconds},
+    grant::{LONGEST, Scope, whole_seconds},
     http::Answer,
     origin::{Origin, id_segment},
 };
@@ -127,7 +127,8 @@ impl Caracal {
         }
         let mut lives = scope.constraints.ttl.unwrap_or(Duration::from_secs(ttl));
         if let Some(until) = scope.constraints.expires_at.as_deref().and_then(moment) {
-            lives = until.saturating_sub(self.clock().unix_time());
+            // The ttl stays a limit for what is made below.
+            lives = lives.min(until.saturating_sub(self.clock().unix_time()));
         }
         Ok(Planned { body, parent: origin.edge.clone(), depth, max_hops, lives })
     }
@@ -148,7 +149,7 @@ impl Caracal {
                  that is enough",
             ));
         }
-        Ok(left.saturating_mul(9).as_secs() / 10)
+        Ok((left.saturating_mul(9).as_secs() / 10).min(LONGEST))
     }
 
     /// What is left of a delegation that was not made here.
@@ -171,18 +172,19 @@ impl Caracal {
             constraints_json: Map<String, Value>,
         }
         const ACTION: &str = "read what a session holds";
+        let client = self.clone();
         let inbound =
             format!("/delegations/inbound/{}?limit=500", id_segment("a session", session)?);
         let mut path = inbound.clone();
+        let mut seen = None;
         loop {
             let call = Call::new(ACTION, Method::GET, path).trace(origin.context.as_ref());
-            let page: Page = self
-                .coordinator()
-                .send(call, |answer| {
-                    serde_json::from_slice(&answer.body).map_err(|_| "its body is no list")
-                })
-                .await
-                .result?;
+            let client = client.clone();
+            let read = |answer: &Answer| {
+                serde_json::from_slice(&answer.body).map_err(|_| "its body is no list")
+            };
+            let asking = async move { client.coordinator().send(call, read).await.result };
+            let page: Page = self.detached(asking).await?;
             if let Some(found) = page.items.iter().find(|item| item.id == edge) {
                 let ends = moment(&found.expires_at).unwrap_or_default();
                 let left = ends.saturating_sub(self.clock().unix_time());
@@ -190,8 +192,9 @@ impl Caracal {
                 return Ok(longest.map_or(left, |longest| left.min(Duration::from_secs(longest))));
             }
             match page.next_cursor {
-                Some(cursor) if !page.items.is_empty() => {
+                Some(cursor) if seen.as_ref() != Some(&cursor) => {
                     path = format!("{inbound}&cursor={}", id_segment("a cursor", &cursor)?);
+                    seen = Some(cursor);
                 }
                 _ => {
                     return Err(CaracalError::usage(
@@ -223,6 +226,8 @@ impl Caracal {
             .retries(1)
             .trace(trace);
         let created = self.coordinator().send(call, read_created).await.result?;
+        // With a parent that was not known of, nothing is known of the depth.
+        let depth = depth.filter(|_| parent == created.parent_edge_id);
         Ok(MadeDelegation {
             descends: parent.is_none() || parent == created.parent_edge_id,
             id: created.delegation_edge_id,
@@ -243,7 +248,8 @@ pub(super) fn chain_lost(undone: Result<(), &str>) -> CaracalError {
         "delegation_chain_lost",
         format!(
             "the session that gives no longer holds the delegation of its context: the Coordinator \
-             made a new root with more authority than that had, {outcome}"
+             made a new root with more authority than that had, {outcome}; undoing it ends the \
+             receiving session"
         ),
     )
 }

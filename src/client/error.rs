@@ -19,7 +19,8 @@ pub enum CaracalError {
     /// The configuration is incomplete, contradicts itself or is not safe: everything that is wrong
     /// with it at once.
     Configuration(ConfigurationProblems),
-    /// What was asked for cannot be done like this, found before any request was sent.
+    /// What was asked for cannot be done like this, or as things are. Mostly found before any request
+    /// was sent.
     Usage(Usage),
     /// The credentials source failed or had none.
     Credentials(CredentialsUnavailable),
@@ -49,7 +50,7 @@ impl ConfigurationProblems {
     }
 }
 
-/// A request that was not made.
+/// What cannot be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
     code: &'static str,
@@ -63,14 +64,14 @@ pub struct CredentialsUnavailable(Option<Source>);
 /// A service of Caracal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Service {
+pub enum ControlPlane {
     /// The Security Token Service, which mints.
     Sts,
     /// The Coordinator, which keeps sessions and delegations.
     Coordinator,
 }
 
-impl fmt::Display for Service {
+impl fmt::Display for ControlPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Sts => "STS",
@@ -82,7 +83,7 @@ impl fmt::Display for Service {
 /// What a service refused, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    pub(super) service: Service,
+    pub(super) service: ControlPlane,
     /// What was to be done, for people: `start a session`.
     pub(super) action: &'static str,
     pub(super) status: StatusCode,
@@ -100,7 +101,7 @@ pub struct Refusal {
 impl Refusal {
     /// Who refused.
     #[must_use]
-    pub fn service(&self) -> Service {
+    pub fn service(&self) -> ControlPlane {
         self.service
     }
 
@@ -132,9 +133,11 @@ impl Refusal {
 /// A service that could not be reached, or whose answer broke off.
 #[derive(Debug, Clone)]
 pub struct Unreachable {
-    pub(super) service: Service,
+    pub(super) service: ControlPlane,
     pub(super) action: &'static str,
     pub(super) timed_out: bool,
+    /// Whether not even a connection came about: then nothing was asked.
+    pub(super) unsent: bool,
     /// What the request was sent with, where it was.
     pub(super) request_id: Option<String>,
     pub(super) source: Source,
@@ -143,7 +146,7 @@ pub struct Unreachable {
 impl Unreachable {
     /// Who was asked.
     #[must_use]
-    pub fn service(&self) -> Service {
+    pub fn service(&self) -> ControlPlane {
         self.service
     }
 
@@ -157,7 +160,7 @@ impl Unreachable {
 /// An answer that says success and makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusableAnswer {
-    pub(super) service: Service,
+    pub(super) service: ControlPlane,
     pub(super) action: &'static str,
     pub(super) status: StatusCode,
     pub(super) problem: &'static str,
@@ -167,7 +170,7 @@ pub struct UnusableAnswer {
 impl UnusableAnswer {
     /// Who answered.
     #[must_use]
-    pub fn service(&self) -> Service {
+    pub fn service(&self) -> ControlPlane {
         self.service
     }
 }
@@ -236,11 +239,12 @@ impl CaracalError {
         }
     }
 
-    /// Whether the same may work a little later: nobody answered, or with 408, 425, 429 or 5xx.
+    /// Whether the same may work a little later: nobody answered, or with 408, 425, 429 or 5xx. What
+    /// is worth it is tried again by the client itself before it fails.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::UnusableAnswer(_) => true,
+            Self::Unreachable(_) => true,
             Self::Refused(refusal) => {
                 let status = refusal.status.as_u16();
                 matches!(status, 408 | 425 | 429) || status >= 500
@@ -275,6 +279,21 @@ impl CaracalError {
     }
 }
 
+/// An error with everything that led to it, on one line.
+pub(super) struct Chain<'a>(pub(super) &'a CaracalError);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for CaracalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -283,15 +302,20 @@ impl fmt::Display for CaracalError {
                 f.write_str(&problems.join("; "))
             }
             Self::Usage(usage) => f.write_str(&usage.help),
-            Self::Credentials(CredentialsUnavailable(None)) => {
-                f.write_str("the credentials source has no credentials")
-            }
-            Self::Credentials(_) => f.write_str("the credentials source failed"),
+            Self::Credentials(CredentialsUnavailable(None)) => f.write_str(
+                "the credentials source has no credentials, or incomplete ones: nothing was sent",
+            ),
+            Self::Credentials(_) => f.write_str("the credentials source failed: nothing was sent"),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Unreachable(unreachable) => unreachable.fmt(f),
             Self::UnusableAnswer(answer) => {
                 let UnusableAnswer { service, action, status, problem, .. } = answer;
-                write!(f, "cannot {action}: the {service} answered {status}, and {problem}")
+                write!(
+                    f,
+                    "cannot {action}: the {service} answered {}, and {problem}; is it one of v1.0.0, \
+                     and what its URL leads to?",
+                    status.as_u16()
+                )
             }
             Self::Denied(denial) => denial.fmt(f),
             Self::Hook(HookFailed { phase, .. }) => write!(f, "an on_agent_{phase} hook failed"),
@@ -330,8 +354,10 @@ impl fmt::Display for Unreachable {
         let Self { service, action, .. } = self;
         if self.timed_out {
             write!(f, "cannot {action}: the {service} did not answer in time")
+        } else if self.unsent {
+            write!(f, "cannot {action}: the {service} cannot be reached; check its URL")
         } else {
-            write!(f, "cannot {action}: the {service} cannot be reached, or broke off")
+            write!(f, "cannot {action}: the connection to the {service} broke off")
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::CaracalError;
+use super::{CaracalError, ConfigSource};
 
 /// Something that a client did, or could not do. No token and no secret is in it; paths hold the
 /// ids of zones, sessions and delegations.
@@ -76,15 +76,28 @@ pub enum ClientEvent {
         /// The failure.
         error: CaracalError,
     },
-    /// Nobody will end this session any more: a task is left to its ttl, a service will be suspended
-    /// when its lease runs out, until an operator ends it.
+    /// Nobody of this process will end this session any more: a task is left to its ttl, a service is
+    /// suspended when its lease runs out, until an operator ends it.
     #[non_exhaustive]
     LeftBehind {
-        /// The session.
-        agent_session_id: String,
+        /// The session; unknown where it may have been started and the answer never came.
+        agent_session_id: Option<String>,
         /// Whether it is a service.
         service: bool,
         /// Why.
-        reason: String,
+        error: CaracalError,
+    },
+    /// A delegation was made for somebody who no longer waited for it. It lasts until its end, unless
+    /// it is revoked.
+    #[non_exhaustive]
+    DelegationUnclaimed {
+        /// The delegation.
+        delegation_edge_id: String,
+    },
+    /// The client was configured.
+    #[non_exhaustive]
+    Configured {
+        /// By what.
+        source: ConfigSource,
     },
 }

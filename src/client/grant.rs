@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::CaracalError;
+use super::{CaracalError, origin::Origin};
 
 /// How much of its parent's authority a child session gets.
 ///
@@ -201,7 +201,8 @@ impl DelegationConstraints {
     }
 }
 
-const LONGEST: u64 = 86_400;
+/// The longest ttl the Coordinator takes, in seconds.
+pub(super) const LONGEST: u64 = 86_400;
 
 /// Whole seconds from 1 to 86,400.
 pub(super) fn whole_seconds(name: &str, ttl: Duration) -> Result<u64, CaracalError> {
@@ -209,7 +210,10 @@ pub(super) fn whole_seconds(name: &str, ttl: Duration) -> Result<u64, CaracalErr
     if ttl.subsec_nanos() == 0 && (1..=LONGEST).contains(&seconds) {
         return Ok(seconds);
     }
-    Err(invalid(format!("{name} must be whole seconds from 1 to 86,400, and is {ttl:?}")))
+    Err(CaracalError::usage(
+        "invalid_ttl",
+        format!("{name} must be whole seconds from 1 to 86,400, and is {ttl:?}"),
+    ))
 }
 
 fn invalid(problem: impl Into<String>) -> CaracalError {
@@ -228,8 +232,9 @@ impl Scope {
             ));
         }
         let blank = |text: &String| text.trim().is_empty();
-        if self.scopes.is_empty() || self.scopes.iter().any(blank) {
-            return Err(invalid("name at least one scope, and no empty one"));
+        let no_scope = |scope: &String| scope.is_empty() || scope.contains(char::is_whitespace);
+        if self.scopes.is_empty() || self.scopes.iter().any(no_scope) {
+            return Err(invalid("name at least one scope, each without blanks"));
         }
         if self.resource.is_none() && resources.is_empty() {
             return Err(invalid(
@@ -257,6 +262,18 @@ impl Scope {
             && (!text.ends_with('Z') || super::coordinator::moment(text).is_none())
         {
             return Err(invalid("expires_at is RFC 3339 with Z at its end"));
+        }
+        Ok(())
+    }
+
+    /// A key repeats what is the same each time, and the ttl would not be.
+    pub(super) fn check_key(&self, key: Option<&str>, origin: &Origin) -> Result<(), CaracalError> {
+        let ttl = self.ttl.or(self.constraints.ttl);
+        if key.is_some() && ttl.is_none() && origin.edge.is_some() {
+            return Err(invalid(
+                "with an idempotency key, below a delegation, name the ttl: what is left of that \
+                 is something else each time",
+            ));
         }
         Ok(())
     }

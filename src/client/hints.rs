@@ -2,19 +2,19 @@
 
 use http::StatusCode;
 
-use super::Service;
+use super::ControlPlane;
 
 /// What to do about a refusal, where its code alone does not say it. For people: nothing else
 /// depends on it.
 pub(super) fn of(
-    service: Service,
+    service: ControlPlane,
     action: &str,
     status: StatusCode,
     code: Option<&str>,
 ) -> Option<&'static str> {
     match service {
-        Service::Sts => of_sts(action, status, code?),
-        Service::Coordinator => of_coordinator(code?),
+        ControlPlane::Sts => of_sts(action, status, code?),
+        ControlPlane::Coordinator => of_coordinator(code?),
     }
 }
 
@@ -47,8 +47,10 @@ fn of_sts(action: &str, status: StatusCode, code: &str) -> Option<&'static str> 
 }
 
 /// The Coordinator refused a token that was minted just before, or is the only one there is.
-pub(super) fn of_token(minted: bool) -> &'static str {
-    if minted {
+pub(super) fn of_token(code: &str, minted: bool) -> &'static str {
+    if code == "missing_token" {
+        "the token did not arrive: the Coordinator takes 4096 characters at most"
+    } else if minted {
         "a token minted just now was refused as well; for up to 30 s after a key rotation the \
          Coordinator does not know the new key yet, and an archived application has no good ones"
     } else {
@@ -75,13 +77,13 @@ fn of_coordinator(code: &str) -> Option<&'static str> {
             "what the parent held has run out or was revoked; use Grant::none or Grant::narrow"
         }
         "idempotency_key_conflict" => {
-            "the key was used for another start, or under another lifecycle token; name the \
-             authority record with authority_record to make it independent of the token"
+            "the key was used with another content, or for a start under another lifecycle token; \
+             authority_record makes a start independent of the token"
         }
         "idempotency_result_inactive" => "what was made under this key has ended; use another key",
         "delegation_exceeds_parent_authority" => {
-            "below a delegation only fewer scopes and resources, a shorter ttl and a smaller max_hops \
-             can be given on, and its own max_hops must be at least 2"
+            "only scopes and resources of the delegation that is given on, for a shorter ttl and with a \
+             smaller max_hops; that delegation needs a max_hops of at least 2"
         }
         "delegation_scopes_exceed_resource" => "the resource does not declare all of the scopes",
         "delegation_endpoint_not_found" => "one of the two sessions has ended or is suspended",

@@ -1,6 +1,6 @@
 //! Requests to the control plane, and what their answers mean.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -8,7 +8,9 @@ use reqwest::RequestBuilder;
 use serde_json::Value;
 use url::Url;
 
-use super::{CaracalError, Refusal, Service, Unreachable, UnusableAnswer, error::Source, hints};
+use super::{
+    CaracalError, ControlPlane, Refusal, Unreachable, UnusableAnswer, error::Source, hints,
+};
 use crate::outgoing::{Clients, Unread, cause, read_body};
 
 /// The most bytes of an answer: the longest, a full page of delegations, has about 500 KiB.
@@ -21,7 +23,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// One service of the control plane.
 #[derive(Clone)]
 pub(super) struct Endpoint {
-    pub(super) service: Service,
+    pub(super) service: ControlPlane,
     pub(super) clients: Clients,
     pub(super) timeout: Duration,
 }
@@ -31,6 +33,13 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// Whether it is that of an earlier request with the same key.
+    pub(super) fn is_replay(&self) -> bool {
+        self.headers.get("idempotency-replayed").is_some_and(|value| value == "true")
+    }
 }
 
 impl Endpoint {
@@ -50,6 +59,7 @@ impl Endpoint {
                 service: self.service,
                 action,
                 timed_out: error.is_timeout(),
+                unsent: error.is_connect(),
                 request_id: None,
                 source: Source::from(Box::from(cause(error))),
             })
@@ -60,6 +70,10 @@ impl Endpoint {
         match read_body(response, MAX_ANSWER).await {
             Ok(body) => Ok(Answer { status, headers, body }),
             Err(Unread::Broken(error)) => Err(unreachable(error)),
+            // Of a refusal the status says enough.
+            Err(Unread::TooLarge) if !status.is_success() => {
+                Ok(Answer { status, headers, body: Bytes::new() })
+            }
             Err(Unread::TooLarge) => {
                 let answer = Answer { status, headers, body: Bytes::new() };
                 Err(self.unusable(action, &answer, "its body is larger than any of its should be"))
@@ -94,7 +108,7 @@ impl Endpoint {
             serde_json::from_slice(&answer.body).ok();
         let text = |name: &str| {
             let text = body.as_ref()?.get(name)?.as_str()?.trim();
-            (!text.is_empty()).then(|| shorten(&redact(text, secrets)))
+            (!text.is_empty()).then(|| presentable(text, secrets))
         };
         // Nobody is followed to another address: it would get what was sent here.
         let code = if answer.status.is_redirection() {
@@ -104,7 +118,7 @@ impl Endpoint {
         };
         let retry_after = answer.headers.get(header::RETRY_AFTER);
         let excerpt = (code.is_none() && !answer.body.is_empty())
-            .then(|| shorten(&redact(&String::from_utf8_lossy(&answer.body), secrets)));
+            .then(|| presentable(&String::from_utf8_lossy(&answer.body), secrets));
         let hint = hints::of(self.service, action, answer.status, code.as_deref());
         CaracalError::Refused(Box::new(Refusal {
             service: self.service,
@@ -115,7 +129,8 @@ impl Endpoint {
                 .find_map(|name| text(name)),
             request_id: text("requestId")
                 .or_else(|| text("request_id"))
-                .or_else(|| header_text(&answer.headers, "x-request-id")),
+                .or_else(|| header_text(&answer.headers, "x-request-id"))
+                .map(|id| presentable(&id, secrets)),
             retry_after: retry_after.and_then(|value| seconds(value.to_str().ok()?)),
             code,
             excerpt,
@@ -148,14 +163,41 @@ fn shorten(text: &str) -> String {
     }
 }
 
-/// Without what was sent in confidence, as it is and as a form writes it.
-fn redact(text: &str, secrets: &[&str]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+/// As much of a secret as may be shown by chance.
+const WINDOW: usize = 16;
+
+/// The beginning of a text, in one line and without any part of what was sent in confidence, as it
+/// is and as a form writes it.
+fn presentable(text: &str, secrets: &[&str]) -> String {
+    // Longer than what is shown, for it may become shorter.
+    let text: String = text.chars().take(4 * EXCERPT).collect();
+    let mut hidden = vec![false; text.len()];
+    for secret in secrets {
         let encoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-        text = text.replace(secret, "[redacted]").replace(&encoded, "[redacted]");
+        for spelling in [secret.as_bytes(), encoded.as_bytes(), encoded.to_lowercase().as_bytes()] {
+            // A short secret counts as a whole.
+            let length = WINDOW.min(spelling.len()).max(1);
+            let parts: HashSet<&[u8]> = spelling.windows(length).collect();
+            for (at, part) in text.as_bytes().windows(length).enumerate() {
+                if parts.contains(part) {
+                    hidden.iter_mut().skip(at).take(length).for_each(|hidden| *hidden = true);
+                }
+            }
+        }
     }
-    text
+    let mut shown = String::with_capacity(text.len());
+    let mut redacting = false;
+    for (at, character) in text.char_indices() {
+        let hide = hidden.get(at).copied().unwrap_or(true);
+        match character {
+            _ if hide && redacting => {}
+            _ if hide => shown.push_str("[redacted]"),
+            character if character.is_control() => shown.push(' '),
+            character => shown.push(character),
+        }
+        redacting = hide;
+    }
+    shorten(&shown)
 }
 
 /// How long to wait before the next try, after `failures` of them.
@@ -171,7 +213,13 @@ pub(super) fn pause(failures: u32, error: &CaracalError) -> Duration {
     wait + Duration::from_millis(fastrand::u64(..100))
 }
 
-/// Whether a service may have done what it was asked, and the same may work if it is asked again.
+/// Whether a service may have done what it was asked, though its answer does not say so.
+pub(super) fn is_uncertain(error: &CaracalError) -> bool {
+    let unsent = matches!(error, CaracalError::Unreachable(Unreachable { unsent: true, .. }));
+    is_transient(error) && !unsent
+}
+
+/// Whether the same may work if it is asked again.
 pub(super) fn is_transient(error: &CaracalError) -> bool {
     match error {
         CaracalError::Unreachable(_) | CaracalError::UnusableAnswer(_) => true,

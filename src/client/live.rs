@@ -7,15 +7,16 @@ use std::sync::{
 
 use http::{Method, StatusCode};
 use serde_json::{Map, json};
-use tokio::{
-    sync::{Mutex, OnceCell},
-    task::JoinHandle,
-};
-use tracing::Instrument as _;
+use tokio::{sync::OnceCell, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Caracal, CaracalError, ClientEvent, coordinator::Call, coordinator::segment, hooks::Phase,
-    lease::Lease, runtime_gone,
+    Caracal, CaracalError, ClientEvent,
+    coordinator::{Call, segment},
+    error::Chain,
+    hooks::Phase,
+    lease::Lease,
+    runtime_gone,
 };
 use crate::CaracalContext;
 
@@ -32,9 +33,8 @@ pub(super) struct Live {
     pub(super) lease: Option<Lease>,
     /// What came of the end hooks.
     hooks: OnceCell<Result<(), CaracalError>>,
-    /// Held while the end and each renewal of the lease are asked for, one after another; whether it
-    /// has ended.
-    pub(super) ended: Mutex<bool>,
+    /// No renewal of the lease begins any more, and what one finds is nobody's business.
+    pub(super) stop: CancellationToken,
     over: AtomicBool,
 }
 
@@ -57,7 +57,7 @@ impl Live {
             started: OnceLock::new(),
             lease,
             hooks: OnceCell::new(),
-            ended: Mutex::new(false),
+            stop: CancellationToken::new(),
             over: AtomicBool::new(false),
         }
     }
@@ -73,24 +73,25 @@ impl Live {
 
     /// Calls the end hooks, once, and ends the session, which is tried again until it succeeded.
     pub(super) async fn finish(&self) -> Result<(), CaracalError> {
+        if self.is_over() {
+            return Ok(());
+        }
         let mut first = false;
         let hooks = self.hooks.get_or_init(async || {
             first = true;
             self.call_end_hooks().await
         });
         let hooks = hooks.await.clone();
-        let mut ended = self.ended.lock().await;
-        if *ended {
-            return Ok(());
-        }
+        // A lease is renewed as long as the hooks take.
+        self.stop.cancel();
         self.request_end().await.inspect_err(|error| {
-            tracing::warn!(target: "caracal", session = self.id, %error, "a session was not ended");
+            let why = Chain(error);
+            tracing::warn!(target: "caracal", session = self.id, %why, "a session was not ended");
             self.client.tell(&ClientEvent::EndFailed {
                 agent_session_id: self.id.clone(),
                 error: error.clone(),
             });
         })?;
-        *ended = true;
         self.over.store(true, Ordering::Relaxed);
         if first { hooks } else { Ok(()) }
     }
@@ -116,28 +117,39 @@ impl Live {
     }
 
     /// Ends it in a task of its own, for the last time: what does not succeed is told.
-    fn leave(self: &Arc<Self>) -> JoinHandle<()> {
+    fn leave(self: &Arc<Self>) -> JoinHandle<Result<(), CaracalError>> {
         let mut last = LastTry { live: Arc::clone(self), done: false };
-        let finish = async move {
+        self.client.spawn_task(async move {
             let result = last.live.finish().await;
             last.done = true;
             match result {
-                Ok(()) | Err(CaracalError::Hook(_)) => {}
-                Err(error) => last.live.left_behind(error.to_string()),
+                Ok(()) | Err(CaracalError::Hook(_)) => Ok(()),
+                Err(error) => {
+                    last.live.left_behind(error.clone());
+                    Err(error)
+                }
             }
-        };
-        self.client.spawn_task(finish.in_current_span())
+        })
     }
 
-    fn left_behind(&self, reason: String) {
-        let service = self.lease.is_some();
-        tracing::warn!(
-            target: "caracal", session = self.id, service, reason, "a session is left behind",
-        );
-        self.client.tell(&ClientEvent::LeftBehind {
-            agent_session_id: self.id.clone(),
+    fn left_behind(&self, error: CaracalError) {
+        self.client.left_behind(Some(&self.id), self.lease.is_some(), error);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+}
+
+impl Caracal {
+    /// Tells that nobody will end a session; its id is not always known.
+    pub(super) fn left_behind(&self, session: Option<&str>, service: bool, error: CaracalError) {
+        let why = Chain(&error);
+        tracing::warn!(target: "caracal", session, service, %why, "a session is left behind");
+        self.tell(&ClientEvent::LeftBehind {
+            agent_session_id: session.map(str::to_owned),
             service,
-            reason,
+            error,
         });
     }
 }
@@ -151,7 +163,7 @@ struct LastTry {
 impl Drop for LastTry {
     fn drop(&mut self) {
         if !self.done {
-            self.live.left_behind(runtime_gone().to_string());
+            self.live.left_behind(runtime_gone());
         }
     }
 }
@@ -181,23 +193,23 @@ impl Guard {
         self.live.client.detached(async move { live.finish().await }).await
     }
 
-    /// Ends it, for the last time. What does not succeed is told, and nobody waits for it.
-    pub(super) async fn leave(mut self) {
+    /// Ends it, for the last time: what does not succeed is told.
+    pub(super) async fn leave(mut self) -> Result<(), CaracalError> {
         self.armed = false;
-        let left = self.live.leave();
         // That it crashed or was cancelled has been told by then.
-        let _ = left.await;
+        self.live.leave().await.unwrap_or_else(|_| Err(runtime_gone()))
     }
 
     /// Leaves it as it is.
     pub(super) fn release(mut self) {
         self.armed = false;
+        self.live.stop.cancel();
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if self.armed && !self.live.over.load(Ordering::Relaxed) {
+        if self.armed && !self.live.is_over() {
             drop(self.live.leave());
         }
     }

@@ -109,15 +109,15 @@ impl MintMandate {
             return Err(CaracalError::usage("invalid_mint", "a mandate lasts an hour at most"));
         }
         let origin = Origin::of(context);
-        if origin.session.is_some() {
-            // For whose session it is, the STS says as well; here it is said more clearly.
-            client.check_owner(&origin).await?;
-        }
+        // The STS says so as well; here it is said more clearly.
+        client.check_owner(&origin).await?;
         let mut wanted = Wanted::new([resource], scopes);
         wanted.session = origin.session;
         wanted.delegation = origin.edge;
         wanted.ttl = ttl;
-        let token = client.tokens().mint(wanted).await?;
+        let minting = client.clone();
+        let minting = async move { minting.tokens().mint(wanted).await };
+        let token = client.detached(minting).await?;
         let expires_in = client.tokens().left(&token).unwrap_or_default();
         Ok(MintedMandate { token: token.bearer, expires_in })
     }

@@ -2,6 +2,7 @@
 
 mod authority;
 mod builder;
+mod claim;
 mod config;
 mod coordinator;
 mod credentials;
@@ -39,7 +40,7 @@ use std::{
 };
 
 use tokio::{runtime::Handle, task::JoinHandle};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Instrument as _;
 
 pub use authority::Authority;
@@ -48,7 +49,7 @@ pub use config::{ConfigSource, ResourceBinding};
 pub use credentials::Credentials;
 pub use delegation::{AcceptDelegation, Delegate, Delegation, Revocation, RevokeDelegation};
 pub use error::{
-    CaracalError, ConfigurationProblems, CredentialsUnavailable, HookFailed, Refusal, Service,
+    CaracalError, ConfigurationProblems, ControlPlane, CredentialsUnavailable, HookFailed, Refusal,
     Unreachable, UnusableAnswer, Usage,
 };
 pub use event::ClientEvent;
@@ -64,6 +65,7 @@ pub use spawn::{AgentKind, AgentSession, Spawn};
 use self::{
     config::{Identity, Settings},
     coordinator::Coordinator,
+    error::Chain,
     hooks::{Hooks, Phase},
     origin::Origin,
     tokens::Tokens,
@@ -107,10 +109,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// # What goes on without you
 ///
 /// Starts, delegations, takeovers, ends and shared exchanges run in tasks of their own, on the
-/// runtime the client was built on, until they are done or given up: cancelling what waits for them
-/// leaves nothing half done. A session whose start nobody waits for any more is ended. What cannot
-/// be ended is left to its ttl, or as a service to be suspended, and
-/// [`ClientEvent::LeftBehind`] says so.
+/// runtime the client was built on, until they are done or given up, also when what waits for them is
+/// cancelled. A session whose start nobody waits for any more is ended; a delegation is told by
+/// [`ClientEvent::DelegationUnclaimed`], a service that was taken over and a session that cannot be
+/// ended by [`ClientEvent::LeftBehind`]: those are left to their ttl, or to be suspended.
 ///
 /// # Who acts
 ///
@@ -230,8 +232,8 @@ impl Caracal {
     /// ([`CaracalLayer::propagate`]), with [`verifier`](CaracalLayer::verifier) the one that their
     /// mandates prove.
     ///
-    /// Where `CARACAL_ENV` is `production`, claims are not believed: every request is refused with
-    /// 500 until the layer is given a verifier, or told by
+    /// Where `CARACAL_ENV` is `production`, claims are not believed: every request that would be judged
+    /// is refused with 500 until the layer is given a verifier, or told by
     /// [`trusted_propagation`](CaracalLayer::trusted_propagation) that something in front of the
     /// service verifies.
     #[must_use]
@@ -250,7 +252,7 @@ impl Caracal {
     }
 
     /// Calls `hook` with the context of each session that was started, before anything else is done
-    /// in it. If it fails the session is ended, and its start fails.
+    /// in it. If it fails the session is ended, and its start fails. No time limit is set for it.
     ///
     /// ```no_run
     /// # fn example(caracal: caracal_axum::Caracal) {
@@ -270,7 +272,8 @@ impl Caracal {
     }
 
     /// Calls `hook` with the context of each session that is about to be ended, whatever came of what
-    /// was done in it. If it fails the session is ended all the same.
+    /// was done in it. If it fails the session is ended all the same. It must not wait for another
+    /// `end` or `close` of that session: those wait for it.
     pub fn on_agent_end<F, Fut, E>(&self, hook: F) -> Subscription
     where
         F: Fn(CaracalContext) -> Fut + Send + Sync + 'static,
@@ -281,18 +284,30 @@ impl Caracal {
     }
 
     /// Does nothing new any more, waits for what is still under way, 10 s at most, and forgets its
-    /// tokens. Sessions that are open stay open, and can still be ended and renewed.
+    /// tokens. Sessions that are open stay open, and can still be ended and renewed. A hook that waits
+    /// for this waits those 10 s, for it is under way itself.
     pub async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         self.0.tasks.close();
-        if tokio::time::timeout(DRAIN, self.0.tasks.wait()).await.is_err() {
-            tracing::warn!(target: "caracal", "closed while sessions were still being ended");
-        }
+        let tasks = self.0.tasks.clone();
+        // Whoever calls this may run on another runtime, or on none.
+        let drained = self.0.runtime.spawn(async move {
+            if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+                tracing::warn!(target: "caracal", "closed while sessions were still being ended");
+            }
+        });
+        let _ = drained.await;
         self.0.tokens.forget();
     }
 
     fn check_open(&self) -> Result<(), CaracalError> {
         if self.0.closed.load(Ordering::Acquire) { Err(CaracalError::closed()) } else { Ok(()) }
+    }
+
+    /// Keeps [`close`](Self::close) waiting until something has begun.
+    fn enter(&self) -> Result<TaskTrackerToken, CaracalError> {
+        let begun = self.0.tasks.token();
+        self.check_open().map(|()| begun)
     }
 
     fn tokens(&self) -> &Tokens {
@@ -341,10 +356,18 @@ impl Caracal {
         Ok((token.zone.to_string(), token.application.to_string()))
     }
 
-    /// Refuses what is done in a session of another application.
+    /// Refuses what is done in a context of another application.
     async fn check_owner(&self, origin: &Origin) -> Result<(), CaracalError> {
         let (zone, application) = self.identity().await?;
         origin.belongs_to(&zone, &application)
+    }
+
+    /// The same before any request, where that is possible.
+    fn check_fixed_owner(&self, origin: &Origin) -> Result<(), CaracalError> {
+        match self.fixed_identity() {
+            Some((zone, application)) => origin.belongs_to(zone, application),
+            None => Ok(()),
+        }
     }
 
     fn tell(&self, event: &ClientEvent) {
@@ -359,7 +382,8 @@ impl Caracal {
         session: &str,
     ) -> Result<(), CaracalError> {
         self.0.hooks.call(phase, context).await.inspect_err(|error| {
-            tracing::warn!(target: "caracal", session, %error, "a hook failed");
+            let why = Chain(error);
+            tracing::warn!(target: "caracal", session, %why, "a hook failed");
             let agent_session_id = session.to_owned();
             self.tell(&ClientEvent::HookFailed { agent_session_id, error: error.clone() });
         })
@@ -388,7 +412,10 @@ impl Caracal {
 
 /// Nothing runs any more.
 fn runtime_gone() -> CaracalError {
-    CaracalError::usage("runtime_gone", "the Tokio runtime that the client was built on has ended")
+    CaracalError::usage(
+        "runtime_gone",
+        "the Tokio runtime that the client was built on has ended; build it on one that lasts",
+    )
 }
 
 impl fmt::Debug for Caracal {

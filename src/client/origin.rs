@@ -57,6 +57,19 @@ impl Origin {
         }
     }
 
+    /// Refuses the session of another application, and forgets whatever else is another's.
+    pub(super) fn keep_own(&mut self, zone: &str, application: &str) -> Result<(), CaracalError> {
+        match self.belongs_to(zone, application) {
+            Err(error) if self.session.is_some() => Err(error),
+            Err(_) => {
+                let (carry, context) = (std::mem::take(&mut self.carry), self.context.take());
+                *self = Self { carry, context, ..Self::default() };
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// The session that something can be given on from.
     pub(super) fn session(&self) -> Result<&str, CaracalError> {
         self.session.as_deref().ok_or_else(|| {
@@ -76,16 +89,16 @@ impl Origin {
         })
     }
 
-    /// Refuses a session of another application: this one can do nothing with it.
+    /// Refuses the context of another application: this one can do nothing in it.
     pub(super) fn belongs_to(&self, zone: &str, application: &str) -> Result<(), CaracalError> {
-        match (&self.session, &self.owner) {
-            (Some(_), Some((owner_zone, owner))) if owner_zone != zone || owner != application => {
+        match &self.owner {
+            Some((owner_zone, owner)) if owner_zone != zone || owner != application => {
                 Err(CaracalError::usage(
-                    "foreign_session",
+                    "foreign_context",
                     format!(
-                        "the session of the bound context belongs to application {owner} in zone \
-                         {owner_zone}, and this client is {application} in {zone}: start a session of \
-                         its own with .root(), or let {owner} delegate to one"
+                        "the context belongs to application {owner} in zone {owner_zone}, and this \
+                         client is {application} in {zone}: start a session of its own with .root(), \
+                         or let {owner} delegate to one"
                     ),
                 ))
             }

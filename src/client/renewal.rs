@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
     CaracalError, Health, SessionState,
+    error::Chain,
     live::{Live, is_gone},
 };
 
@@ -71,33 +71,16 @@ fn tell<E>(callback: Option<&Callback<E>>, event: &E) {
     }
 }
 
-/// The task that renews a lease. It ends when this is dropped.
-pub(super) struct Renewing(CancellationToken);
-
-impl Renewing {
-    pub(super) fn start(live: Arc<Live>, watcher: Arc<Watcher>) -> Self {
-        let stop = CancellationToken::new();
-        if watcher.renewal != Renewal::Manual {
-            let runtime = live.client.runtime().clone();
-            let stopped = stop.clone();
-            runtime.spawn(renew(live, watcher, stopped).in_current_span());
-        }
-        Self(stop)
-    }
-
-    /// No renewal begins any more; one under way is waited for by whoever ends the session.
-    pub(super) fn stop(&self) {
-        self.0.cancel();
+/// Renews the lease in a task of its own, until the session is stopped.
+pub(super) fn start(live: Arc<Live>, watcher: Arc<Watcher>) {
+    if watcher.renewal != Renewal::Manual {
+        let runtime = live.client.runtime().clone();
+        runtime.spawn(renew(live, watcher).in_current_span());
     }
 }
 
-impl Drop for Renewing {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-async fn renew(live: Arc<Live>, watcher: Arc<Watcher>, stop: CancellationToken) {
+async fn renew(live: Arc<Live>, watcher: Arc<Watcher>) {
+    let stop = live.stop.clone();
     loop {
         let delay = match watcher.renewal {
             Renewal::Every(interval) => interval,
@@ -113,12 +96,14 @@ async fn renew(live: Arc<Live>, watcher: Arc<Watcher>, stop: CancellationToken) 
             Ok(_) => return,
             Err(_) if stop.is_cancelled() => return,
             Err(error) if is_gone(&error) => {
-                tracing::warn!(target: "caracal", session = live.id, %error, "a lease is lost");
+                let why = Chain(&error);
+                tracing::warn!(target: "caracal", session = live.id, %why, "a lease is lost");
                 let agent_session_id = live.id.clone();
                 return tell(watcher.lost.as_ref(), &LeaseLost { agent_session_id, error });
             }
             Err(error) => {
-                tracing::warn!(target: "caracal", session = live.id, %error, "a lease was not renewed");
+                let why = Chain(&error);
+                tracing::warn!(target: "caracal", session = live.id, %why, "a lease was not renewed");
             }
         }
     }

@@ -13,12 +13,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Caracal, CaracalError, Grant, SessionState,
+    claim::{Claim, nobody_waits},
     coordinator::{Call, segment},
     http::Answer,
     lease::{Lease, Told},
     live::{Guard, Live},
     origin::{Origin, check_id},
-    renewal::{LeaseLost, Renewal, Renewing, Watcher},
+    renewal::{self, LeaseLost, Renewal, Watcher},
     spawn::session_options,
     start::Options,
 };
@@ -145,19 +146,21 @@ impl Attach {
     lease_options!();
 
     /// Takes the session over. That goes on when this is cancelled; the session is then held by
-    /// nobody, until somebody takes it over or its lease runs out.
+    /// nobody, until somebody takes it over or its lease runs out, which
+    /// [`ClientEvent::LeftBehind`](super::ClientEvent) tells.
     ///
     /// # Errors
     /// When it could not be taken over: it has ended, is suspended, is no service or another
     /// application's.
     pub async fn start(self) -> Result<ServiceAgent, CaracalError> {
         let Self { client, id, watcher } = self;
-        client.check_open()?;
+        let _begun = client.enter()?;
         watcher.check()?;
         check_id("agent_session_id", &id)?;
         // It does not belong to what is bound now.
         let carry = Origin::default().carry(Some(TraceId::random()));
         let token = client.tokens().lifecycle().await?;
+        client.check_open()?;
         let runtime = client.clone();
         let taking = async move {
             let attribution = Attribution {
@@ -173,9 +176,11 @@ impl Attach {
                 .retries(2)
                 .trace(Some(&context));
             let told = client.coordinator().send_with(token, call, read_lease).await.result?;
-            Ok((client, id, context, told))
+            let (holder, session) = (client.clone(), id.clone());
+            let lost = move || holder.left_behind(Some(&session), true, nobody_waits());
+            Ok(Claim::new((client, id, context, told), lost))
         };
-        let (client, id, context, told) = runtime.detached(taking).await?;
+        let (client, id, context, told) = runtime.detached(taking).await?.take();
         let live = Live::new(client, id, context.clone(), Some(Lease::new(&told)));
         // Start hooks are for what starts; this goes on.
         live.start(&context);
@@ -183,7 +188,7 @@ impl Attach {
     }
 }
 
-fn read_lease(answer: &Answer) -> Result<Told, &'static str> {
+pub(super) fn read_lease(answer: &Answer) -> Result<Told, &'static str> {
     let told: Told = serde_json::from_slice(&answer.body).map_err(|_| "its body is no lease")?;
     if told.lease_generation >= 1 { Ok(told) } else { Err("it gives no lease") }
 }
@@ -204,7 +209,6 @@ pub struct ServiceAgent {
     guard: Guard,
     context: CaracalContext,
     watcher: Arc<Watcher>,
-    renewing: Renewing,
 }
 
 /// What is needed to take a service over.
@@ -231,8 +235,8 @@ impl DetachedService {
 impl ServiceAgent {
     fn new(guard: Guard, context: CaracalContext, watcher: Watcher) -> Self {
         let watcher = Arc::new(watcher);
-        let renewing = Renewing::start(Arc::clone(guard.live()), Arc::clone(&watcher));
-        Self { guard, context, watcher, renewing }
+        renewal::start(Arc::clone(guard.live()), Arc::clone(&watcher));
+        Self { guard, context, watcher }
     }
 
     /// The context to act in.
@@ -286,14 +290,13 @@ impl ServiceAgent {
         self.guard.live().client.detached(beat).await
     }
 
-    /// Ends the session, after the renewal. It goes on when this is cancelled, and can be repeated
+    /// Ends the renewal, once the end hooks have been called, and the session. It goes on when this is cancelled, and can be repeated
     /// until it succeeded; a session that has ended, or that somebody else has taken over, is no
     /// error.
     ///
     /// # Errors
     /// When the session could not be ended, or it was, and an end hook failed.
     pub async fn close(&self) -> Result<(), CaracalError> {
-        self.renewing.stop();
         self.guard.end().await
     }
 
@@ -301,7 +304,6 @@ impl ServiceAgent {
     /// about two minutes; then it is suspended.
     #[must_use = "without its id nobody takes the session over"]
     pub fn detach(self) -> DetachedService {
-        self.renewing.stop();
         let detached = DetachedService {
             agent_session_id: self.agent_session_id().to_owned(),
             lease_generation: self.lease_generation(),
@@ -323,8 +325,7 @@ impl Live {
         health: Health,
         watcher: &Watcher,
     ) -> Result<Heartbeat, CaracalError> {
-        let ended = self.ended.lock().await;
-        let Some(lease) = self.lease.as_ref().filter(|_| !*ended) else {
+        let Some(lease) = self.lease.as_ref().filter(|_| !self.is_over()) else {
             return Err(CaracalError::usage("session_ended", "the session was ended"));
         };
         let body = Map::from_iter([
@@ -340,7 +341,6 @@ impl Live {
         };
         let told = self.client.coordinator().send(call, read).await.result?;
         let changed = lease.renew(&told);
-        drop(ended);
         let state = lease.state();
         if changed {
             watcher.tell_state(&state);

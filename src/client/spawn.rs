@@ -81,7 +81,9 @@ macro_rules! session_options {
 
         /// A key that makes the start repeatable: a second one with the same key, of the same
         /// content and under the same authority record, gives the first's session, as long as that
-        /// lives. A key that is not set is made up, and covers the tries of this start.
+        /// lives. Whoever has it then ends it for all: `run` does so too. A service that was started
+        /// before is taken over. A key that is not set is made up, and covers the tries of this
+        /// start.
         pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
             self.options.key = Some(key.into());
             self
@@ -161,7 +163,8 @@ impl Spawn {
         let AgentSession { guard, context } = self.start().await?;
         let running = async { body(context.clone()).await };
         let outcome = AssertUnwindSafe(context.clone().scope(running)).catch_unwind().await;
-        guard.leave().await;
+        // What does not succeed has been told.
+        let _told = guard.leave().await;
         match outcome {
             Ok(value) => Ok(value),
             Err(panic) => resume_unwind(panic),

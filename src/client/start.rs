@@ -9,14 +9,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Caracal, CaracalError, Grant,
+    claim::nobody_waits,
     coordinator::{Call, IdempotencyKey, RECORD},
     edges::{Planned, chain_lost},
     grant::{Granted, whole_seconds},
     hooks::Phase,
-    http::Answer,
+    http::{Answer, is_uncertain},
     lease::{Lease, Told},
     live::{Guard, Live},
     origin::{Origin, check_id},
+    service::read_lease,
     sts::Token,
 };
 use crate::{
@@ -56,17 +58,20 @@ pub(super) type Started = (Guard, CaracalContext);
 struct Answered {
     agent_session_id: String,
     delegation_edge_id: Option<String>,
+    #[serde(skip)]
+    replayed: bool,
     #[serde(flatten)]
     lease: Told,
 }
 
 fn read_task(answer: &Answer) -> Result<Answered, &'static str> {
-    let answered: Answered =
+    let mut answered: Answered =
         serde_json::from_slice(&answer.body).map_err(|_| "its body is no session")?;
     let ids = [Some(&answered.agent_session_id), answered.delegation_edge_id.as_ref()];
     if ids.into_iter().flatten().any(|id| check_id("", id).is_err()) {
         return Err("it names no session");
     }
+    answered.replayed = answer.is_replay();
     Ok(answered)
 }
 
@@ -79,7 +84,6 @@ fn read_service(answer: &Answer) -> Result<Answered, &'static str> {
 
 impl Options {
     fn check(self, client: &Caracal, service: bool) -> Result<Checked, CaracalError> {
-        client.check_open()?;
         let key = match &self.key {
             Some(key) => IdempotencyKey::of_caller(key)?,
             None => IdempotencyKey::generate(),
@@ -103,7 +107,10 @@ impl Options {
             id.as_deref().map_or(Ok(()), |id| check_id(what, id))?;
         }
         self.grant.check()?;
-        let origin = self.origin()?;
+        let mut origin = self.origin()?;
+        if let Some((zone, application)) = client.fixed_identity() {
+            origin.keep_own(zone, application)?;
+        }
         if let Granted::Narrow(scope) = &self.grant.0 {
             if origin.session.is_none() {
                 return Err(CaracalError::usage(
@@ -113,6 +120,7 @@ impl Options {
                 ));
             }
             super::edges::depth(&origin, scope.constraints.hops())?;
+            scope.check_key(self.key.as_deref(), &origin)?;
         }
         if self.inherit_edge.is_some() && !matches!(self.grant.0, Granted::Inherit) {
             return Err(CaracalError::usage(
@@ -128,10 +136,7 @@ impl Options {
         if self.root && (self.parent.is_some() || self.parent_id.is_some()) {
             return Err(CaracalError::usage("parent_conflict", "a root session has no parent"));
         }
-        if let Some(parent) = &self.parent
-            && !parent.is_own()
-            && !parent.is_proven()
-        {
+        if let Some(parent) = &self.parent {
             // That one was meant as a parent; a bound one merely is there.
             Origin::of(Some(parent.clone())).session()?;
         }
@@ -146,7 +151,12 @@ impl Options {
                 "parent_conflict",
                 "parent_id is not the session of the bound context; leave one of them out",
             )),
-            (Some(id), None) => Ok(Origin { session: Some(id.clone()), ..Origin::default() }),
+            (Some(id), None) => Ok(Origin {
+                session: Some(id.clone()),
+                carry: bound.carry,
+                context: bound.context,
+                ..Origin::default()
+            }),
         }
     }
 
@@ -157,15 +167,17 @@ impl Options {
         client: &Caracal,
         service: bool,
     ) -> Result<Started, CaracalError> {
-        let checked = self.check(client, service)?;
+        let _begun = client.enter()?;
+        let mut checked = self.check(client, service)?;
         let token = client.tokens().lifecycle().await?;
-        checked.origin.belongs_to(&token.zone, &token.application)?;
+        checked.origin.keep_own(&token.zone, &token.application)?;
         let planned = match (&checked.options.grant.0, &checked.origin.session) {
             (Granted::Narrow(scope), Some(source)) => {
                 Some(client.plan_edge(&checked.origin, source, scope).await?)
             }
             _ => None,
         };
+        client.check_open()?;
         let given_up = CancellationToken::new();
         let _waiting = given_up.clone().drop_guard();
         let runtime = client.clone();
@@ -175,9 +187,21 @@ impl Options {
     }
 }
 
-/// An error that nobody sees.
-fn nobody_waits() -> CaracalError {
-    CaracalError::usage("cancelled", "the start was given up")
+/// Tells of a session that may have been started though no answer says so.
+struct Witness<'a> {
+    client: &'a Caracal,
+    service: bool,
+    armed: bool,
+}
+
+impl Drop for Witness<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            let error =
+                CaracalError::usage("start_unknown", "no answer says whether it was started");
+            self.client.left_behind(None, self.service, error);
+        }
+    }
 }
 
 impl Checked {
@@ -196,36 +220,62 @@ impl Checked {
             .retries(2)
             .trace(Some(&trace));
         let read = if self.service { read_service } else { read_task };
-        let answered = client.coordinator().send_with(token.clone(), call, read).await.result?;
+        let mut witness = Witness { client: &client, service: self.service, armed: true };
+        let sent = client.coordinator().send_with(token.clone(), call, read).await;
+        let uncertain = |error: &CaracalError| sent.uncertain || is_uncertain(error);
+        witness.armed = sent.result.as_ref().is_err_and(uncertain);
+        drop(witness);
+        let mut answered = sent.result?;
+        let earlier = answered.replayed && !sent.uncertain;
         let id = answered.agent_session_id;
+        if self.service && earlier {
+            // The answer is the first one, and its lease may be somebody else's by now.
+            let call =
+                Call::new("take a service over", Method::POST, format!("/agents/{id}/lease"));
+            let call = call.retries(2).trace(Some(&trace));
+            answered.lease = client.coordinator().send(call, read_lease).await.result?;
+        }
         let lease = self.service.then(|| Lease::new(&answered.lease));
         let guard = Guard::new(Live::new(client.clone(), id.clone(), trace.clone(), lease));
 
         if given_up.is_cancelled() {
-            guard.leave().await;
+            guard.leave().await?;
             return Err(nobody_waits());
         }
         let mut edge = answered.delegation_edge_id.map(|edge| (edge, self.mirrored()));
         if let Some(planned) = planned {
             let parties = (&*token.application, &*token.application);
-            let key = IdempotencyKey::generate();
+            // With a key of the caller's, what is repeated is all of it.
+            let key = match self.options.key {
+                Some(_) => self.key.clone(),
+                None => IdempotencyKey::generate(),
+            };
             let made = client.make_edge(planned, Some(&trace), parties, &id, &key).await;
             match made {
                 Ok(made) if made.descends => edge = Some((made.id, made.held)),
+                // It was there before, and goes on.
+                Err(error) if earlier => {
+                    guard.release();
+                    return Err(error);
+                }
                 // What was made ends with the child.
-                made => {
-                    guard.leave().await;
-                    return Err(made.err().unwrap_or_else(|| chain_lost(Ok(()))));
+                Err(error) => {
+                    let _told = guard.leave().await;
+                    return Err(error);
+                }
+                Ok(made) => {
+                    let undone = guard.leave().await;
+                    return Err(chain_lost(undone.map_err(|_| &*made.id)));
                 }
             }
         }
         if given_up.is_cancelled() {
-            guard.leave().await;
+            guard.leave().await?;
             return Err(nobody_waits());
         }
         let context = self.context(&token, &id, edge, carry);
         if let Err(error) = client.call_hooks(Phase::Start, &context, &id).await {
-            guard.leave().await;
+            let _told = guard.leave().await;
             return Err(error);
         }
         guard.live().start(&context);
@@ -277,7 +327,7 @@ impl Checked {
                 zone: Box::from(&*token.zone),
                 application: Box::from(&*token.application),
                 agent_session_id: Some(session).filter(|id| !id.is_empty()).map(Box::from),
-                hop: origin.hop + u32::from(edge.is_some()),
+                hop: origin.hop.saturating_add(u32::from(edge.is_some())),
                 delegation_edge_id: boxed(&edge),
                 parent_edge_id: boxed(&origin.edge),
                 authority_record_id: boxed(&self.options.record).or_else(|| boxed(&origin.record)),

@@ -111,6 +111,8 @@ pub(super) struct Token {
     pub(super) application: Arc<str>,
     /// The authority record that its bearer acts under, where the token says so.
     pub(super) sid: Option<Arc<str>>,
+    /// What it was minted for; nothing is known of one that was given.
+    pub(super) wanted: Option<Arc<Wanted>>,
     /// When it was minted and how long it lives, by the monotonic clock; a token that was given
     /// lasts as long as it may.
     pub(super) life: Option<Life>,
@@ -137,7 +139,14 @@ impl Token {
     /// A token that was given.
     pub(super) fn given(bearer: BearerToken, zone: &str, application: &str) -> Self {
         let sid = sid(bearer.expose());
-        Self { bearer, zone: zone.into(), application: application.into(), sid, life: None }
+        Self {
+            bearer,
+            zone: zone.into(),
+            application: application.into(),
+            sid,
+            wanted: None,
+            life: None,
+        }
     }
 }
 
@@ -247,6 +256,7 @@ impl Sts {
             bearer: BearerToken::new(token),
             zone: Arc::clone(&credentials.zone),
             application: Arc::clone(&credentials.application),
+            wanted: Some(Arc::new(wanted.clone())),
             life: Some(Life { from: started, length: Duration::from_secs(lives) }),
         })
     }

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use moka::sync::Cache;
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -17,8 +16,8 @@ use super::{
     sts::{LIFECYCLE_SCOPE, Sts, Token, Wanted},
 };
 
-/// How many tokens are kept at most: lifecycle tokens of one application, in all.
-const KEPT: u64 = 1000;
+/// How many tokens are kept at most: those without a session, which hold lifecycle authority.
+const KEPT: usize = 1000;
 
 /// Clones share what is kept.
 #[derive(Clone)]
@@ -30,7 +29,6 @@ struct Inner {
     audiences: Vec<String>,
     runtime: Handle,
     tasks: TaskTracker,
-    kept: Cache<(Generation, Wanted), Token>,
     state: Mutex<State>,
 }
 
@@ -39,17 +37,14 @@ pub(super) enum Authority {
     /// By a token that was given, as long as that lasts.
     Token(Token),
     /// By tokens of the STS.
-    Credentials { source: CredentialsSource, sts: Sts },
+    Credentials { source: CredentialsSource, sts: Arc<Sts> },
 }
-
-/// Counts the credentials that were used one after another: with others, nothing that is kept
-/// counts.
-type Generation = u64;
 
 #[derive(Default)]
 struct State {
+    /// Those that were used last, and that all that is kept was minted for.
     credentials: Option<Credentials>,
-    generation: Generation,
+    kept: HashMap<Wanted, Token>,
     flights: HashMap<Wanted, Flight>,
 }
 
@@ -70,14 +65,7 @@ impl Tokens {
         runtime: Handle,
         tasks: TaskTracker,
     ) -> Self {
-        Self(Arc::new(Inner {
-            authority,
-            audiences,
-            runtime,
-            tasks,
-            kept: Cache::new(KEPT),
-            state: Mutex::default(),
-        }))
+        Self(Arc::new(Inner { authority, audiences, runtime, tasks, state: Mutex::default() }))
     }
 
     /// The application's own token, for the Coordinator.
@@ -110,7 +98,9 @@ impl Tokens {
                 "this client was given a token, and cannot mint: configure a client secret",
             )),
             Authority::Credentials { source, sts } if wanted.is_one_shot() => {
-                sts.exchange(&wanted, &source.current().await?).await
+                let credentials = source.current().await?;
+                self.use_credentials(&credentials);
+                sts.exchange(&wanted, &credentials).await
             }
             Authority::Credentials { source, sts } => self.shared(wanted, source, sts).await,
         }
@@ -131,19 +121,27 @@ impl Tokens {
         matches!(self.0.authority, Authority::Credentials { .. })
     }
 
-    /// Keeps `refused` no longer as lifecycle token. Another one, kept since, stays.
-    pub(super) fn invalidate(&self, refused: &Token) {
-        let Ok(wanted) = self.lifecycle_wanted() else { return };
-        let key = (self.lock().generation, wanted);
-        let refused = |token: Token| token.bearer == refused.bearer;
-        if self.0.kept.get(&key).is_some_and(refused) {
-            self.0.kept.invalidate(&key);
+    /// A token like `refused`, which is kept no longer. Another one of its kind, kept since, serves.
+    pub(super) async fn renew(&self, refused: &Token) -> Result<Token, CaracalError> {
+        match (&self.0.authority, &refused.wanted) {
+            (Authority::Credentials { source, sts }, Some(wanted)) => {
+                self.drop_refused(wanted, refused);
+                self.shared(Wanted::clone(wanted), source, sts).await
+            }
+            _ => Ok(refused.clone()),
+        }
+    }
+
+    fn drop_refused(&self, wanted: &Wanted, refused: &Token) {
+        let mut state = self.lock();
+        if state.kept.get(wanted).is_some_and(|kept| kept.bearer == refused.bearer) {
+            state.kept.remove(wanted);
         }
     }
 
     /// Keeps nothing any longer.
     pub(super) fn forget(&self) {
-        self.0.kept.invalidate_all();
+        self.lock().kept.clear();
     }
 
     /// A token that everybody who wants it shares.
@@ -151,7 +149,7 @@ impl Tokens {
         &self,
         wanted: Wanted,
         source: &CredentialsSource,
-        sts: &Sts,
+        sts: &Arc<Sts>,
     ) -> Result<Token, CaracalError> {
         let mut disappointed = false;
         loop {
@@ -172,13 +170,12 @@ impl Tokens {
         }
     }
 
-    fn board(&self, wanted: &Wanted, sts: &Sts, source: &CredentialsSource) -> Boarding {
+    fn board(&self, wanted: &Wanted, sts: &Arc<Sts>, source: &CredentialsSource) -> Boarding {
         let mut state = self.lock();
-        let kept = self.0.kept.get(&(state.generation, wanted.clone()));
         let now = sts.clock.monotonic();
-        if let Some(token) = kept.filter(|token| token.life.is_some_and(|life| life.is_fresh(now)))
-        {
-            return Boarding::Kept(token);
+        let fresh = |token: &&Token| token.life.is_some_and(|life| life.is_fresh(now));
+        if let Some(token) = state.kept.get(wanted).filter(fresh) {
+            return Boarding::Kept(token.clone());
         }
         if let Some(flight) = state.flights.get(wanted) {
             return Boarding::Flight(flight.clone(), false);
@@ -186,11 +183,10 @@ impl Tokens {
         let (land, flight) = watch::channel(None);
         state.flights.insert(wanted.clone(), flight.clone());
         drop(state);
-        let tokens = self.clone();
         let landing = Landing { tokens: self.clone(), wanted: wanted.clone(), land: Some(land) };
-        let (wanted, source) = (wanted.clone(), source.clone());
+        let (sts, source) = (Arc::clone(sts), source.clone());
         let exchange = async move {
-            let result = tokens.exchange(&wanted, &source).await;
+            let result = landing.tokens.exchange(&landing.wanted, &source, &sts).await;
             landing.land(result);
         };
         self.0.tasks.spawn_on(exchange.in_current_span(), &self.0.runtime);
@@ -201,27 +197,33 @@ impl Tokens {
         &self,
         wanted: &Wanted,
         source: &CredentialsSource,
+        sts: &Sts,
     ) -> Result<Token, CaracalError> {
-        let Authority::Credentials { sts, .. } = &self.0.authority else {
-            return Err(super::runtime_gone());
-        };
         let credentials = source.current().await?;
-        let generation = self.generation_of(&credentials);
+        self.use_credentials(&credentials);
         let token = sts.exchange(wanted, &credentials).await?;
-        self.0.kept.insert((generation, wanted.clone()), token.clone());
+        let now = sts.clock.monotonic();
+        let mut state = self.lock();
+        // What was minted for others than are used by now is nobody's to share.
+        if state.credentials.as_ref() == Some(&credentials) {
+            let lives = |token: &Token| token.life.is_some_and(|life| !life.left(now).is_zero());
+            state.kept.retain(|_, token| lives(token));
+            if state.kept.len() >= KEPT {
+                state.kept.clear();
+            }
+            state.kept.insert(wanted.clone(), token.clone());
+        }
         Ok(token)
     }
 
-    /// The generation of these credentials: another one where they are not those of before.
-    fn generation_of(&self, credentials: &Credentials) -> Generation {
+    /// Notes the credentials that are used now: with others than before, nothing that was kept
+    /// counts.
+    fn use_credentials(&self, credentials: &Credentials) {
         let mut state = self.lock();
         if state.credentials.as_ref() != Some(credentials) {
-            if state.credentials.is_some() {
-                state.generation += 1;
-            }
+            state.kept.clear();
             state.credentials = Some(credentials.clone());
         }
-        state.generation
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

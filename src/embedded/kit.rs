@@ -24,8 +24,10 @@ impl EmbeddedCaracal {
 
     /// The same, to be configured further.
     pub fn client_builder(&self, application: &str) -> CaracalBuilder {
-        let environment = self.environment(application).unwrap_or_default();
-        CaracalBuilder::from_env_map(environment).clock(self.clock())
+        match self.environment(application) {
+            Some(environment) => CaracalBuilder::from_env_map(environment).clock(self.clock()),
+            None => CaracalBuilder::of_nobody(application),
+        }
     }
 
     /// What resource servers know of revocations, as a store for a verifier. What happens is known

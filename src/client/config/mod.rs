@@ -20,7 +20,7 @@ mod urls;
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -85,6 +85,13 @@ pub(in crate::client) struct Configuration {
     secret_unusable: bool,
 }
 
+/// Whether there is nothing at a path. What cannot be looked at is there.
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    })
+}
+
 impl Configuration {
     /// The profile that `CARACAL_CONFIG` names, else the profile of this machine's user, else the
     /// environment.
@@ -98,9 +105,7 @@ impl Configuration {
         }
         match paths::default_profile(Platform::CURRENT, environment) {
             // A link to nothing is a profile that is missing, and not a reason to be someone else.
-            Some(path) if fs::symlink_metadata(&path).is_ok() => {
-                Self::from_profile(&path, environment)
-            }
+            Some(path) if !is_missing(&path) => Self::from_profile(&path, environment),
             _ => Ok(Self::from_environment(environment)),
         }
     }

@@ -132,25 +132,11 @@ fn judge(action: &Value, observed: &Course) -> Vec<String> {
     }
 }
 
-/// Whether a machine that is busy with something else makes a difference: steps are broken off, or
-/// beats counted, after some tenths of a second.
-fn is_hurried(action: &Value) -> bool {
-    let steps = action["do"].to_string();
-    let timed = ["\"cancel_ms\"", "\"interval_ms\":400"];
-    action.get("behind").is_some() || timed.iter().any(|part| steps.contains(part))
-}
-
 async fn differing(action: Value, world: Arc<str>, places: Arc<Semaphore>) -> Vec<String> {
     let _place = places.acquire().await.unwrap();
-    let mut found = Vec::new();
-    for _ in 0..if is_hurried(&action) { 3 } else { 1 } {
-        let observed = drive::take(&action, &world).await;
-        found = judge(&action, &observed);
-        found.extend(observed.repeated_spans());
-        if found.is_empty() {
-            break;
-        }
-    }
+    let observed = drive::take(&action, &world).await;
+    let mut found = judge(&action, &observed);
+    found.extend(observed.repeated_spans());
     let name = action["name"].as_str().unwrap();
     found.iter().map(|difference| format!("{name}: {difference}\n")).collect()
 }

@@ -69,11 +69,9 @@ impl Endpoint {
         let headers = std::mem::take(response.headers_mut());
         match read_body(response, MAX_ANSWER).await {
             Ok(body) => Ok(Answer { status, headers, body }),
-            Err(Unread::Broken(error)) => Err(unreachable(error)),
             // Of a refusal the status says enough.
-            Err(Unread::TooLarge) if !status.is_success() => {
-                Ok(Answer { status, headers, body: Bytes::new() })
-            }
+            Err(_) if !status.is_success() => Ok(Answer { status, headers, body: Bytes::new() }),
+            Err(Unread::Broken(error)) => Err(unreachable(error)),
             Err(Unread::TooLarge) => {
                 let answer = Answer { status, headers, body: Bytes::new() };
                 Err(self.unusable(action, &answer, "its body is larger than any of its should be"))

@@ -7,7 +7,10 @@ use std::sync::{
 
 use http::{Method, StatusCode};
 use serde_json::{Map, json};
-use tokio::{sync::OnceCell, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, OnceCell},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,6 +38,8 @@ pub(super) struct Live {
     hooks: OnceCell<Result<(), CaracalError>>,
     /// No renewal of the lease begins any more, and what one finds is nobody's business.
     pub(super) stop: CancellationToken,
+    /// Held while the end is asked for, and while the lease is renewed by itself: one after another.
+    pub(super) order: Mutex<()>,
     over: AtomicBool,
 }
 
@@ -58,6 +63,7 @@ impl Live {
             lease,
             hooks: OnceCell::new(),
             stop: CancellationToken::new(),
+            order: Mutex::default(),
             over: AtomicBool::new(false),
         }
     }
@@ -84,6 +90,11 @@ impl Live {
         let hooks = hooks.await.clone();
         // A lease is renewed as long as the hooks take.
         self.stop.cancel();
+        // Who comes second finds that it is done, or does it.
+        let _first = self.order.lock().await;
+        if self.is_over() {
+            return Ok(());
+        }
         self.request_end().await.inspect_err(|error| {
             let why = Chain(error);
             tracing::warn!(target: "caracal", session = self.id, %why, "a session was not ended");

@@ -39,7 +39,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Instrument as _;
 
@@ -243,7 +243,8 @@ impl Caracal {
     }
 
     /// Tells `listener` what this client does, from now on, on whatever thread that is done. One that
-    /// panics misses the event, and nothing else happens.
+    /// panics misses the event, and nothing else happens. It is told what is under way, and must not
+    /// wait for that.
     pub fn on_event(
         &self,
         listener: impl Fn(&ClientEvent) + Send + Sync + 'static,
@@ -402,10 +403,17 @@ impl Caracal {
         &self,
         work: impl Future<Output = Result<T, CaracalError>> + Send + 'static,
     ) -> Result<T, CaracalError> {
-        match self.spawn_task(work).await {
+        let (deliver, delivered) = oneshot::channel();
+        let task = self.spawn_task(async move {
+            // What nobody waits for ends here, where `close` still waits.
+            drop(deliver.send(work.await));
+        });
+        match delivered.await {
             Ok(result) => result,
-            Err(failed) if failed.is_panic() => resume_unwind(failed.into_panic()),
-            Err(_) => Err(runtime_gone()),
+            Err(_) => match task.await {
+                Err(failed) if failed.is_panic() => resume_unwind(failed.into_panic()),
+                _ => Err(runtime_gone()),
+            },
         }
     }
 }

@@ -91,7 +91,13 @@ async fn renew(live: Arc<Live>, watcher: Arc<Watcher>) {
             () = stop.cancelled() => return,
             () = live.client.clock().sleep(delay) => {}
         }
-        match live.beat(Health::Healthy, &watcher).await {
+        let order = live.order.lock().await;
+        if stop.is_cancelled() {
+            return;
+        }
+        let beaten = live.beat(Health::Healthy, &watcher).await;
+        drop(order);
+        match beaten {
             Ok(beat) if beat.state == SessionState::Active => {}
             Ok(_) => return,
             Err(_) if stop.is_cancelled() => return,

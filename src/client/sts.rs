@@ -35,6 +35,8 @@ pub(super) struct Wanted {
     pub(super) session: Option<String>,
     pub(super) delegation: Option<String>,
     pub(super) ttl: Option<u64>,
+    /// Whether it is the client's own, which no caller is given.
+    pub(super) own: bool,
 }
 
 impl Wanted {
@@ -57,6 +59,7 @@ impl Wanted {
             session: None,
             delegation: None,
             ttl: None,
+            own: false,
         }
     }
 

@@ -86,7 +86,9 @@ impl Tokens {
                  CARACAL_APP_RESOURCES, or .audience(..) or .resource(..) of the builder",
             ));
         }
-        Ok(Wanted::new(&self.0.audiences, [LIFECYCLE_SCOPE]))
+        let mut wanted = Wanted::new(&self.0.audiences, [LIFECYCLE_SCOPE]);
+        wanted.own = true;
+        Ok(wanted)
     }
 
     /// A mandate. With a session and a delegation it is good for one use, and minted for it; others

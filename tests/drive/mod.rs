@@ -6,11 +6,11 @@ mod exceptions;
 mod names;
 mod steps;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use caracal_axum::embedded::{EmbeddedCaracal, World};
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::sync::watch;
 
 use self::{
     client::{Client, Settings},
@@ -21,15 +21,12 @@ use self::{
 pub(crate) use self::{course::Course, exceptions::EXCEPTIONS};
 use crate::support::{agent::Agent, proxy::Proxy};
 
-/// As long as the last requests take that nobody waits for, retries included.
-const SETTLING: Duration = Duration::from_millis(1500);
-
 /// Takes an action in a control plane of its own.
 pub(crate) async fn take(action: &Value, world: &str) -> Course {
     let world = World::from_toml(world).unwrap();
     let caracal = EmbeddedCaracal::builder().world(world).start().await.unwrap();
     let agent = Agent::new(&caracal, "app-ledger");
-    let proxy = Proxy::start(&agent.sts, &agent.coordinator).await;
+    let proxy = Arc::new(Proxy::start(&agent.sts, &agent.coordinator).await);
     // Not one that the client gets by itself: to look around with, or to be its only one.
     let form = [("resource", "resource://ledger"), ("scope", "agent:lifecycle")];
     let token = text(&agent.exchange(&form).await.1, "access_token").to_owned();
@@ -49,19 +46,27 @@ pub(crate) async fn take(action: &Value, world: &str) -> Course {
         resources: configured.get("resources").map_or_else(all_resources, strings),
         default_ttl: configured["default_ttl"].as_u64(),
     });
-    let driver = Driver::new(client.clone());
+    let is_timed = action["do"].to_string().contains("\"interval_ms\":400");
+    let beats = if is_timed { course::beats(&action["go"]["requests"]) } else { 0 };
+    let disturbed = action.get("behind").is_some();
+    let done = watch::Sender::new(!disturbed);
+    let driver = Driver::new(client.clone(), Arc::clone(&proxy), beats, done.subscribe());
     let behind_its_back = async {
-        if action.get("behind").is_some() {
-            sleep(Duration::from_millis(700)).await;
+        if disturbed {
+            // Of the sessions that the action starts all live.
+            proxy.started(2).await;
             for session in live(&agent, &token).await {
                 // The children of one that was ended have ended with it.
                 let _ = caracal.terminate(&agent.zone, text(&session, "agent_session_id"));
             }
+            done.send_replace(true);
         }
     };
     let (ended, ()) = tokio::join!(driver.clone().take(action["do"].clone()), behind_its_back);
     assert!(ended.is_ok(), "{}: {ended:?}", text(action, "name"));
-    sleep(SETTLING).await;
+    // What nobody waits for comes to its end too.
+    client.close().await;
+    proxy.quiet().await;
 
     let left = live(&agent, &token).await;
     let kind = |it: &Value| format!("{} {}", text(it, "lifecycle"), text(it, "status"));
@@ -74,7 +79,11 @@ pub(crate) async fn take(action: &Value, world: &str) -> Course {
         ("static_token", &token),
     ]);
     let left_behind = left.iter().map(kind).collect();
-    Course::observed(&proxy.exchanges(), results, events, left_behind, names)
+    let mut course = Course::observed(&proxy.exchanges(), results, events, left_behind, names);
+    if beats >= 2 {
+        course.forget_beats_beyond(beats);
+    }
+    course
 }
 
 fn all_resources() -> Vec<String> {

@@ -11,9 +11,10 @@ use std::{
 use futures_util::{FutureExt as _, future::join_all};
 use http::HeaderMap;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{sync::watch, time::sleep};
 
 use super::{
+    Proxy,
     client::{self, Client, Context, Failure, Service},
     names::token_use,
 };
@@ -31,6 +32,11 @@ pub(super) struct Driver {
     /// One for each step, in the order in which they were begun.
     pub(super) results: Arc<Mutex<Vec<Value>>>,
     kept: Arc<Mutex<Kept>>,
+    proxy: Arc<Proxy>,
+    /// How often a lease is renewed at least while a step sleeps.
+    beats: usize,
+    /// Whether somebody else has done, meanwhile, what he does.
+    undisturbed: watch::Receiver<bool>,
 }
 
 /// What later steps refer to.
@@ -45,8 +51,14 @@ struct Kept {
 }
 
 impl Driver {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client, results: Arc::default(), kept: Arc::default() }
+    pub(super) fn new(
+        client: Client,
+        proxy: Arc<Proxy>,
+        beats: usize,
+        undisturbed: watch::Receiver<bool>,
+    ) -> Self {
+        let (results, kept) = (Arc::default(), Arc::default());
+        Self { client, results, kept, proxy, beats, undisturbed }
     }
 
     /// Takes steps until one fails that may not. Boxed, because steps hold steps.
@@ -64,12 +76,15 @@ impl Driver {
     async fn step(&self, step: &Value) -> Outcome {
         let entry = Entry::open(&self.results, text(step, "op"));
         let done = self.act(step, &entry);
-        let done = match step["cancel_ms"].as_u64() {
-            Some(after) => {
-                let done = timeout(Duration::from_millis(after), done).await;
-                done.unwrap_or(Err(Failure::Cancelled))
+        // It was recorded by the clock; what it hits is the request that is held up.
+        let done = if step.get("cancel_ms").is_some() {
+            let held = self.proxy.held();
+            tokio::select! {
+                done = done => done,
+                () = held => Err(Failure::Cancelled),
             }
-            None => done.await,
+        } else {
+            done.await
         };
         entry.close(&done);
         if step["catch"] == true { Ok(()) } else { done }
@@ -156,7 +171,15 @@ impl Driver {
     async fn act_without_client(&self, op: &str, step: &Value, entry: &Entry) -> Outcome {
         match op {
             "sleep" => {
-                sleep(Duration::from_millis(step["ms"].as_u64().unwrap())).await;
+                // On a busy machine beats take their time, and so does what somebody else does.
+                self.proxy.beaten(self.beats).await;
+                drop(self.undisturbed.clone().wait_for(|it| *it).await);
+                // Where there was more than one, there would be still more.
+                if self.beats < 2 {
+                    sleep(Duration::from_millis(step["ms"].as_u64().unwrap())).await;
+                }
+                // So do answers that were held up.
+                self.proxy.quiet().await;
                 Ok(())
             }
             "fail" => Err(Failure::Body),

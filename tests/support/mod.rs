@@ -3,8 +3,12 @@
 
 #[cfg(feature = "embedded")]
 pub(crate) mod agent;
+#[cfg(feature = "embedded")]
+pub(crate) mod at_work;
 #[cfg(all(unix, feature = "embedded"))]
 pub(crate) mod dev;
+#[cfg(feature = "embedded")]
+pub(crate) mod outbound;
 #[cfg(feature = "embedded")]
 pub(crate) mod proxy;
 

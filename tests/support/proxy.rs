@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
+    sync::watch,
     task::{AbortHandle, JoinSet},
     time::sleep,
 };
@@ -137,6 +138,16 @@ struct Shared {
     http: reqwest::Client,
     faults: Mutex<Vec<Fault>>,
     exchanges: Mutex<Vec<Exchange>>,
+    /// Requests under way, and how many have been held up.
+    traffic: watch::Sender<Traffic>,
+}
+
+#[derive(Default)]
+struct Traffic {
+    open: usize,
+    held: usize,
+    beats: usize,
+    starts: usize,
 }
 
 /// A request is not answered: its connection is closed instead.
@@ -151,6 +162,7 @@ impl Proxy {
             http: client(),
             faults: Mutex::default(),
             exchanges: Mutex::default(),
+            traffic: watch::Sender::default(),
         });
         let mut listeners = Vec::new();
         let mut start = async |to, service: Option<&str>| {
@@ -170,6 +182,30 @@ impl Proxy {
     /// What goes wrong from now on.
     pub(crate) fn set_faults(&self, faults: Vec<Fault>) {
         *self.shared.faults.lock().unwrap() = faults;
+    }
+
+    /// Waits until a request is held up by a fault, if none was before.
+    pub(crate) fn held(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut traffic = self.shared.traffic.subscribe();
+        async move { drop(traffic.wait_for(|traffic| traffic.held > 0).await) }
+    }
+
+    /// Waits until so many starts have been answered.
+    pub(crate) async fn started(&self, times: usize) {
+        let mut traffic = self.shared.traffic.subscribe();
+        drop(traffic.wait_for(|traffic| traffic.starts >= times).await);
+    }
+
+    /// Waits until leases have been renewed so many times.
+    pub(crate) async fn beaten(&self, times: usize) {
+        let mut traffic = self.shared.traffic.subscribe();
+        drop(traffic.wait_for(|traffic| traffic.beats >= times).await);
+    }
+
+    /// Waits until no request is under way.
+    pub(crate) async fn quiet(&self) {
+        let mut traffic = self.shared.traffic.subscribe();
+        drop(traffic.wait_for(|traffic| traffic.open == 0).await);
     }
 
     /// All requests, in the order of their arrival.
@@ -195,11 +231,21 @@ async fn listen(
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let (shared, service) = (Arc::clone(&shared), service.clone());
-        let answer = service_fn(move |request| {
+        let answer = service_fn(move |request: Request<Incoming>| {
             let (shared, service) = (Arc::clone(&shared), service.clone());
             // On a task of its own: a request goes on when its sender has given up.
-            let exchange =
-                tokio::spawn(async move { shared.exchange(to, service.as_deref(), request).await });
+            let start = usize::from(request.uri().path().ends_with("/agents"));
+            let beat = usize::from(request.uri().path().ends_with("/heartbeat"));
+            let exchange = tokio::spawn(async move {
+                shared.traffic.send_modify(|traffic| traffic.open += 1);
+                let answer = shared.exchange(to, service.as_deref(), request).await;
+                shared.traffic.send_modify(|traffic| {
+                    traffic.open -= 1;
+                    traffic.beats += beat;
+                    traffic.starts += start;
+                });
+                answer
+            });
             async move { exchange.await.unwrap_or(Err(Closed)) }
         });
         connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
@@ -219,7 +265,7 @@ impl Shared {
         let (method, headers) = (head.method, head.headers);
         let exchange = Exchange { to, method, path, headers, body, answer: None };
         let (number, fault) = self.arrived(exchange.clone());
-        sleep(Duration::from_secs_f64(fault.delay_before)).await;
+        self.hold(fault.delay_before).await;
         if fault.close == Some(Close::Before) {
             return Err(Closed);
         }
@@ -232,7 +278,7 @@ impl Shared {
             answer.body = Bytes::from(body.clone());
         }
         self.exchanges.lock().unwrap()[number].answer = Some(answer.clone());
-        sleep(Duration::from_secs_f64(fault.delay_after)).await;
+        self.hold(fault.delay_after).await;
         if fault.close.is_some() {
             return Err(Closed);
         }
@@ -240,6 +286,13 @@ impl Shared {
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
         Ok(response)
+    }
+
+    async fn hold(&self, seconds: f64) {
+        if seconds > 0.0 {
+            self.traffic.send_modify(|traffic| traffic.held += 1);
+            sleep(Duration::from_secs_f64(seconds)).await;
+        }
     }
 
     /// Records a request; its number, and what happens to it.

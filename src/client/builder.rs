@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::Future,
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -22,6 +22,8 @@ use super::{
     credentials::CredentialsSource,
     hooks::Hooks,
     http::Endpoint,
+    pairs::Pairs,
+    routes::Routes,
     sts::{Sts, Token},
     tokens::{Authority, Tokens},
 };
@@ -344,6 +346,7 @@ impl CaracalBuilder {
             clock: Arc::clone(&self.clock),
             hooks: Arc::clone(&self.hooks),
         };
+        let routes = Routes::new(settings.gateway_url.as_deref(), &settings.bindings)?;
         let client = Client {
             settings,
             clock: self.clock,
@@ -353,6 +356,9 @@ impl CaracalBuilder {
             hooks: self.hooks,
             tokens,
             coordinator,
+            routes,
+            pairs: Pairs::default(),
+            roots: Mutex::default(),
             default_kind: self.kind,
         };
         tracing::info!(

@@ -49,6 +49,9 @@ pub(super) struct Call {
     pub(super) retries: u32,
     /// Whether its digest holds the authority record of the token: that of a start does.
     is_start: bool,
+    /// The resource whose lifecycle token it is made with, in place of one for all that are
+    /// configured.
+    audience: Option<String>,
 }
 
 /// What came of a request.
@@ -72,6 +75,7 @@ impl Call {
             trace: None,
             retries: 0,
             is_start: false,
+            audience: None,
         }
     }
 
@@ -83,6 +87,11 @@ impl Call {
     /// Tried again as often as this where it is not known whether it had its effect.
     pub(super) fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
+        self
+    }
+
+    pub(super) fn audience(mut self, resource: Option<&str>) -> Self {
+        self.audience = resource.map(str::to_owned);
         self
     }
 
@@ -142,6 +151,11 @@ impl IdempotencyKey {
         Self { value, generated: true }
     }
 
+    /// The same, without saying that it was made up.
+    pub(super) fn unmarked(self) -> Self {
+        Self { generated: false, ..self }
+    }
+
     /// The rules of the Coordinator: 1 to 255 bytes as it counts them, no blanks around, no
     /// controls.
     pub(super) fn of_caller(key: &str) -> Result<Self, CaracalError> {
@@ -170,7 +184,7 @@ impl Coordinator {
     /// Sends a request, once more with a new token if that is refused, and again as often as the
     /// call says.
     pub(super) async fn send<T>(&self, call: Call, read: Read<T>) -> Sent<T> {
-        match self.tokens.lifecycle().await {
+        match self.tokens.lifecycle_for(call.audience.as_deref()).await {
             Ok(token) => self.send_with(token, call, read).await,
             Err(error) => Sent { result: Err(error), uncertain: false },
         }

@@ -213,7 +213,7 @@ impl Delegate {
             let issuer = &*token.application;
             let parties = (issuer, receiver.as_deref().unwrap_or(issuer));
             let trace = origin.context.as_ref();
-            let made = client.make_edge(planned, trace, parties, &target, &key).await?;
+            let made = client.make_edge(planned, trace, parties, &target, &key, None).await?;
             if !made.descends {
                 let undone = client.revoke(&made.id, trace).await;
                 return Err(chain_lost(undone.map(drop).map_err(|_| &*made.id)));
@@ -289,7 +289,7 @@ impl AcceptDelegation {
             authority_record_id: origin.record.as_deref().map(Box::from),
             hop: origin.hop.saturating_add(1),
         };
-        let edge = Some(HeldEdge { accepted: true, made: None });
+        let edge = Some(HeldEdge { accepted: true, ..HeldEdge::default() });
         Ok(own(Own { attribution, edge }, origin.carry(None)))
     }
 }

@@ -27,6 +27,7 @@ const LEAST_LEFT: Duration = Duration::from_secs(60);
 pub(super) struct Planned {
     body: Map<String, Value>,
     parent: Option<String>,
+    scopes: Vec<String>,
     depth: Option<u32>,
     max_hops: u32,
     lives: Duration,
@@ -69,7 +70,7 @@ pub(super) fn depth(origin: &Origin, hops: u32) -> Result<Option<u32>, CaracalEr
     if origin.edge.is_none() {
         return Ok(Some(1));
     }
-    let made = origin.held.and_then(|held| held.made);
+    let made = origin.held.as_ref().and_then(|held| held.made);
     let Some((made, depth)) = made.and_then(|made| Some((made, made.depth? + 1))) else {
         return Ok(None);
     };
@@ -130,14 +131,15 @@ impl Caracal {
             // The ttl stays a limit for what is made below.
             lives = lives.min(until.saturating_sub(self.clock().unix_time()));
         }
-        Ok(Planned { body, parent: origin.edge.clone(), depth, max_hops, lives })
+        let (parent, scopes) = (origin.edge.clone(), scope.scopes.clone());
+        Ok(Planned { body, parent, scopes, depth, max_hops, lives })
     }
 
     /// Nine tenths of what is left of the delegation that the session holds, for what is made later
     /// must end earlier; an hour where it holds none.
     async fn default_edge_ttl(&self, origin: &Origin, source: &str) -> Result<u64, CaracalError> {
         let Some(edge) = &origin.edge else { return Ok(DEFAULT_TTL.as_secs()) };
-        let made = origin.held.and_then(|held| held.made);
+        let made = origin.held.as_ref().and_then(|held| held.made);
         let left = match made {
             Some(made) => made.ends.saturating_sub(self.clock().monotonic()),
             None => self.left_of(origin, source, edge).await?,
@@ -214,8 +216,9 @@ impl Caracal {
         (issuer, receiver): (&str, &str),
         target: &str,
         key: &IdempotencyKey,
+        audience: Option<&str>,
     ) -> Result<MadeDelegation, CaracalError> {
-        let Planned { mut body, parent, depth, max_hops, lives } = planned;
+        let Planned { mut body, parent, scopes, depth, max_hops, lives } = planned;
         body.insert("issuer_application_id".to_owned(), json!(issuer));
         body.insert("receiver_application_id".to_owned(), json!(receiver));
         body.insert("target_session_id".to_owned(), json!(target));
@@ -224,7 +227,8 @@ impl Caracal {
             .body(body)
             .key(key)
             .retries(1)
-            .trace(trace);
+            .trace(trace)
+            .audience(audience);
         let created = self.coordinator().send(call, read_created).await.result?;
         // With a parent that was not known of, nothing is known of the depth.
         let depth = depth.filter(|_| parent == created.parent_edge_id);
@@ -233,7 +237,11 @@ impl Caracal {
             id: created.delegation_edge_id,
             scopes: created.scopes,
             expires_at: created.expires_at.as_deref().and_then(moment),
-            held: HeldEdge { accepted: false, made: Some(MadeEdge { depth, max_hops, ends }) },
+            held: HeldEdge {
+                scopes: Some(scopes.into()),
+                accepted: false,
+                made: Some(MadeEdge { depth, max_hops, ends }),
+            },
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong on the way out.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -95,7 +95,7 @@ pub struct Refusal {
     /// The body, where it is not the usual object.
     pub(super) excerpt: Option<String>,
     /// What to do about it.
-    pub(super) hint: Option<&'static str>,
+    pub(super) hint: Option<Cow<'static, str>>,
 }
 
 impl Refusal {
@@ -256,7 +256,17 @@ impl CaracalError {
     /// The same with another hint.
     pub(super) fn hinted(mut self, hint: &'static str) -> Self {
         if let Self::Refused(refusal) = &mut self {
-            refusal.hint = Some(hint);
+            refusal.hint = Some(hint.into());
+        }
+        self
+    }
+
+    /// The same with a hint for this case alone.
+    pub(super) fn explained(mut self, hint: String) -> Self {
+        if let Self::Refused(refusal) = &mut self
+            && refusal.status == StatusCode::FORBIDDEN
+        {
+            refusal.hint = Some(hint.into());
         }
         self
     }
@@ -342,7 +352,7 @@ impl fmt::Display for Refusal {
         if let Some(id) = &self.request_id {
             write!(f, " [request {id}]")?;
         }
-        if let Some(hint) = self.hint {
+        if let Some(hint) = &self.hint {
             write!(f, ": {hint}")?;
         }
         Ok(())

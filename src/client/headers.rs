@@ -146,7 +146,7 @@ impl OutboundHeaders {
     }
 }
 
-fn authorization(bearer: &BearerToken) -> Result<HeaderValue, CaracalError> {
+pub(super) fn authorization(bearer: &BearerToken) -> Result<HeaderValue, CaracalError> {
     let value = HeaderValue::from_str(&format!("Bearer {}", bearer.expose()));
     let mut value =
         value.map_err(|_| CaracalError::usage("invalid_token", "the bearer is no header value"))?;

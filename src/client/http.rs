@@ -132,7 +132,7 @@ impl Endpoint {
             retry_after: retry_after.and_then(|value| seconds(value.to_str().ok()?)),
             code,
             excerpt,
-            hint,
+            hint: hint.map(Into::into),
         }))
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Live {
     started: OnceLock<CaracalContext>,
     /// Of a service.
     pub(super) lease: Option<Lease>,
+    /// The resource whose lifecycle token it was started with, in place of one for all.
+    audience: Option<String>,
     /// What came of the end hooks.
     hooks: OnceCell<Result<(), CaracalError>>,
     /// No renewal of the lease begins any more, and what one finds is nobody's business.
@@ -61,11 +63,17 @@ impl Live {
             trace,
             started: OnceLock::new(),
             lease,
+            audience: None,
             hooks: OnceCell::new(),
             stop: CancellationToken::new(),
             order: Mutex::default(),
             over: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn audience(mut self, resource: &str) -> Self {
+        self.audience = Some(resource.to_owned());
+        self
     }
 
     /// From now on, end hooks are called with `context`.
@@ -103,7 +111,7 @@ impl Live {
                 error: error.clone(),
             });
         })?;
-        self.over.store(true, Ordering::Relaxed);
+        self.set_over();
         if first { hooks } else { Ok(()) }
     }
 
@@ -117,6 +125,7 @@ impl Live {
         let path = format!("/agents/{}", segment(&self.id));
         let mut call =
             Call::new("end a session", Method::DELETE, path).trace(Some(&self.trace)).retries(2);
+        call = call.audience(self.audience.as_deref());
         if let Some(lease) = &self.lease {
             let generation = json!(lease.generation());
             call = call.body(Map::from_iter([("lease_generation".to_owned(), generation)]));
@@ -145,6 +154,12 @@ impl Live {
 
     fn left_behind(&self, error: CaracalError) {
         self.client.left_behind(Some(&self.id), self.lease.is_some(), error);
+    }
+
+    /// It has ended, and what was opened below it.
+    pub(super) fn set_over(&self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.client.remove_root(&self.id);
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -211,10 +226,21 @@ impl Guard {
         self.live.leave().await.unwrap_or_else(|_| Err(runtime_gone()))
     }
 
+    /// It has ended with another.
+    pub(super) fn disarm(&self) {
+        self.live.set_over();
+    }
+
     /// Leaves it as it is.
     pub(super) fn release(mut self) {
         self.armed = false;
         self.live.stop.cancel();
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.client.remove_root(&self.id);
     }
 }
 

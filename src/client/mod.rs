@@ -2,6 +2,7 @@
 
 mod authority;
 mod builder;
+mod calling;
 mod claim;
 mod config;
 mod coordinator;
@@ -18,8 +19,11 @@ mod http;
 mod lease;
 mod live;
 mod mint;
+mod opened;
 mod origin;
+mod pairs;
 mod renewal;
+mod routes;
 mod service;
 mod spawn;
 mod start;
@@ -27,13 +31,14 @@ mod sts;
 mod tokens;
 
 use std::{
+    collections::HashMap,
     error::Error,
     fmt,
     future::Future,
     panic::resume_unwind,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -67,7 +72,10 @@ use self::{
     coordinator::Coordinator,
     error::Chain,
     hooks::{Hooks, Phase},
+    opened::Root,
     origin::Origin,
+    pairs::Pairs,
+    routes::Routes,
     tokens::Tokens,
 };
 use crate::{CaracalContext, CaracalLayer, Clock, NoVerifier};
@@ -131,6 +139,10 @@ struct Client {
     hooks: Arc<Hooks>,
     tokens: Tokens,
     coordinator: Coordinator,
+    routes: Routes,
+    pairs: Pairs,
+    /// The sessions that were started as roots and live, by their ids.
+    roots: Mutex<HashMap<String, Arc<Root>>>,
     default_kind: AgentKind,
 }
 
@@ -289,6 +301,7 @@ impl Caracal {
     /// for this waits those 10 s, for it is under way itself.
     pub async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
+        self.0.pairs.close().await;
         self.0.tasks.close();
         let tasks = self.0.tasks.clone();
         // Whoever calls this may run on another runtime, or on none.
@@ -317,6 +330,33 @@ impl Caracal {
 
     fn coordinator(&self) -> &Coordinator {
         &self.0.coordinator
+    }
+
+    fn routes(&self) -> &Routes {
+        &self.0.routes
+    }
+
+    fn pairs(&self) -> &Pairs {
+        &self.0.pairs
+    }
+
+    fn roots(&self) -> MutexGuard<'_, HashMap<String, Arc<Root>>> {
+        self.0.roots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn root(&self, session: &str) -> Option<Arc<Root>> {
+        self.roots().get(session).cloned()
+    }
+
+    fn add_root(&self, session: &str, labels: Vec<String>) {
+        self.roots().insert(session.to_owned(), Arc::new(Root::new(labels)));
+    }
+
+    fn remove_root(&self, session: &str) {
+        let root = self.roots().remove(session);
+        if let Some(root) = root {
+            root.over();
+        }
     }
 
     fn clock(&self) -> &Arc<dyn Clock> {
@@ -354,6 +394,15 @@ impl Caracal {
             return Ok((zone.to_owned(), application.to_owned()));
         }
         let token = self.tokens().lifecycle().await?;
+        Ok((token.zone.to_string(), token.application.to_string()))
+    }
+
+    /// The same, of a token for one resource, so that none need be configured.
+    async fn identity_for(&self, resource: &str) -> Result<(String, String), CaracalError> {
+        if let Some((zone, application)) = self.fixed_identity() {
+            return Ok((zone.to_owned(), application.to_owned()));
+        }
+        let token = self.tokens().lifecycle_for(Some(resource)).await?;
         Ok((token.zone.to_string(), token.application.to_string()))
     }
 

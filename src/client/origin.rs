@@ -38,9 +38,9 @@ impl Origin {
             ..Envelope::default()
         };
         let held = match context.own() {
-            Some(own) => own.edge,
+            Some(own) => own.edge.clone(),
             // Received, and perhaps one of several that the session holds.
-            None => Some(HeldEdge { accepted: true, made: None }),
+            None => Some(HeldEdge { accepted: true, ..HeldEdge::default() }),
         };
         if !context.is_own() && !context.is_proven() {
             return Self { carry, context: Some(context), ..Self::default() };
@@ -55,6 +55,11 @@ impl Origin {
             carry,
             context: Some(context),
         }
+    }
+
+    /// A session that no context is known of.
+    pub(super) fn nowhere(session: &str) -> Self {
+        Self { session: Some(session.to_owned()), ..Self::default() }
     }
 
     /// Refuses the session of another application, and forgets whatever else is another's.

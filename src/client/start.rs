@@ -40,6 +40,8 @@ pub(super) struct Options {
     pub(super) record: Option<String>,
     pub(super) key: Option<String>,
     pub(super) inherit_edge: Option<String>,
+    /// Opened by the client itself, for calls: the start hooks are not called.
+    pub(super) quiet: bool,
 }
 
 /// A start that is checked as far as that is possible before any request.
@@ -55,8 +57,8 @@ struct Checked {
 pub(super) type Started = (Guard, CaracalContext);
 
 #[derive(Deserialize)]
-struct Answered {
-    agent_session_id: String,
+pub(super) struct Answered {
+    pub(super) agent_session_id: String,
     delegation_edge_id: Option<String>,
     #[serde(skip)]
     replayed: bool,
@@ -64,7 +66,7 @@ struct Answered {
     lease: Told,
 }
 
-fn read_task(answer: &Answer) -> Result<Answered, &'static str> {
+pub(super) fn read_task(answer: &Answer) -> Result<Answered, &'static str> {
     let mut answered: Answered =
         serde_json::from_slice(&answer.body).map_err(|_| "its body is no session")?;
     let ids = [Some(&answered.agent_session_id), answered.delegation_edge_id.as_ref()];
@@ -250,7 +252,7 @@ impl Checked {
                 Some(_) => self.key.clone(),
                 None => IdempotencyKey::generate(),
             };
-            let made = client.make_edge(planned, Some(&trace), parties, &id, &key).await;
+            let made = client.make_edge(planned, Some(&trace), parties, &id, &key, None).await;
             match made {
                 Ok(made) if made.descends => edge = Some((made.id, made.held)),
                 // It was there before, and goes on.
@@ -274,11 +276,18 @@ impl Checked {
             return Err(nobody_waits());
         }
         let context = self.context(&token, &id, edge, carry);
+        if self.options.quiet {
+            return Ok((guard, context));
+        }
         if let Err(error) = client.call_hooks(Phase::Start, &context, &id).await {
             let _told = guard.leave().await;
             return Err(error);
         }
         guard.live().start(&context);
+        let is_root = self.origin.session.is_none();
+        if is_root && matches!(self.options.grant.0, Granted::Inherit) {
+            client.add_root(&id, self.options.labels);
+        }
         Ok((guard, context))
     }
 
@@ -286,7 +295,7 @@ impl Checked {
         let options = &self.options;
         let inherits = matches!(options.grant.0, Granted::Inherit);
         // A session may hold several; this is the one whose authority is carried on here.
-        let accepted = self.origin.held.is_some_and(|held| held.accepted);
+        let accepted = self.origin.held.as_ref().is_some_and(|held| held.accepted);
         let carried = self.origin.edge.as_ref().filter(|_| inherits && accepted);
         let inherit_edge = options.inherit_edge.as_ref().or(carried);
         let members: BTreeMap<&str, Option<Value>> = BTreeMap::from([
@@ -305,11 +314,13 @@ impl Checked {
 
     /// The delegation of a child that inherits: a copy of its parent's, one deeper.
     fn mirrored(&self) -> HeldEdge {
-        let made = self.origin.held.and_then(|held| held.made);
+        let held = self.origin.held.as_ref();
+        let made = held.and_then(|held| held.made);
         let deeper = |made: MadeEdge| MadeEdge { depth: made.depth.map(|depth| depth + 1), ..made };
         let same =
             self.options.inherit_edge.is_none() || self.options.inherit_edge == self.origin.edge;
-        HeldEdge { accepted: false, made: made.filter(|_| same).map(deeper) }
+        let scopes = held.filter(|_| same).and_then(|held| held.scopes.clone());
+        HeldEdge { scopes, accepted: false, made: made.filter(|_| same).map(deeper) }
     }
 
     fn context(

@@ -35,6 +35,8 @@ pub(super) struct Wanted {
     pub(super) session: Option<String>,
     pub(super) delegation: Option<String>,
     pub(super) ttl: Option<u64>,
+    /// An approval that was given for it.
+    pub(super) approval: Option<String>,
     /// Whether it is the client's own, which no caller is given.
     pub(super) own: bool,
 }
@@ -59,13 +61,14 @@ impl Wanted {
             session: None,
             delegation: None,
             ttl: None,
+            approval: None,
             own: false,
         }
     }
 
     /// Whether each use of it needs a mint of its own.
     pub(super) fn is_one_shot(&self) -> bool {
-        self.session.is_some() && self.delegation.is_some()
+        self.session.is_some() && self.delegation.is_some() || self.approval.is_some()
     }
 
     fn action(&self) -> &'static str {
@@ -91,6 +94,7 @@ impl Wanted {
             ("agent_session_id", &self.session),
             ("delegation_edge_id", &self.delegation),
             ("ttl_seconds", &ttl),
+            ("approval_id", &self.approval),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
@@ -272,7 +276,7 @@ fn is_json(answer: &Answer) -> bool {
     kind == "application/json" || kind.ends_with("+json")
 }
 
-const SEGMENT: GeneralPurpose = GeneralPurpose::new(
+pub(super) const SEGMENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

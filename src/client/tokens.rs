@@ -70,15 +70,28 @@ impl Tokens {
 
     /// The application's own token, for the Coordinator.
     pub(super) async fn lifecycle(&self) -> Result<Token, CaracalError> {
+        self.lifecycle_for(None).await
+    }
+
+    /// The same, for one resource in place of all that are configured.
+    pub(super) async fn lifecycle_for(
+        &self,
+        resource: Option<&str>,
+    ) -> Result<Token, CaracalError> {
         match &self.0.authority {
             Authority::Token(token) => Ok(token.clone()),
             Authority::Credentials { source, sts } => {
-                self.shared(self.lifecycle_wanted()?, source, sts).await
+                self.shared(self.lifecycle_wanted(resource)?, source, sts).await
             }
         }
     }
 
-    fn lifecycle_wanted(&self) -> Result<Wanted, CaracalError> {
+    fn lifecycle_wanted(&self, resource: Option<&str>) -> Result<Wanted, CaracalError> {
+        if let Some(resource) = resource {
+            let mut wanted = Wanted::new([resource], [LIFECYCLE_SCOPE]);
+            wanted.own = true;
+            return Ok(wanted);
+        }
         if self.0.audiences.is_empty() {
             return Err(CaracalError::usage(
                 "no_resources",

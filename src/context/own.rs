@@ -1,6 +1,6 @@
 //! Identities that this process acquired for itself.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::Attribution;
 
@@ -13,8 +13,10 @@ pub(crate) struct Own {
 }
 
 /// The delegation that a session of this process holds.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct HeldEdge {
+    /// The scopes it gives, where they are known.
+    pub(crate) scopes: Option<Arc<[String]>>,
     /// Whether it was accepted, and is perhaps one of several.
     pub(crate) accepted: bool,
     /// Where this process made it: how far it may be passed on.

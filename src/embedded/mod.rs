@@ -78,6 +78,7 @@
 mod constraints;
 mod coordinator;
 mod faults;
+mod gateway;
 mod keys;
 mod kit;
 mod log;
@@ -91,6 +92,7 @@ mod session;
 mod state;
 mod sts;
 mod time;
+mod upstream;
 mod web;
 mod world;
 mod world_file;
@@ -120,6 +122,7 @@ pub use self::{
     record::{Decision, ReceivedRequest},
     revocations::EmbeddedRevocations,
     time::EmbeddedClock,
+    upstream::UpstreamCredential,
     world::{Application, Grant, Limits, Resource, World, WorldError, Zone},
 };
 use crate::{Clock, SystemClock};
@@ -147,14 +150,25 @@ impl Shared {
         // What never arrived whole was never asked.
         let body = web::receive(body).await.map_err(|web::Broken| Unanswered)?;
         let endpoint = endpoint(&head.method, head.uri.path());
-        let number = self.records.add(ReceivedRequest::new(endpoint, &head, &body));
+        let record = ReceivedRequest::new(endpoint, &head, &body);
+        self.attend(endpoint, record, async { answer(self, &head, &body) }).await
+    }
+
+    /// Answers a request that has been received, with the fault that waits for it.
+    async fn attend(
+        &self,
+        endpoint: Endpoint,
+        record: ReceivedRequest,
+        answer: impl Future<Output = Answered>,
+    ) -> Result<Response, Unanswered> {
+        let number = self.records.add(record);
         let fault = self.faults.take(endpoint);
         if let Some(fault) = &fault
             && let Some(instead) = fault.before(&self.clock).await?
         {
             return Ok(instead);
         }
-        let Answered { response, application, code } = answer(self, &head, &body);
+        let Answered { response, application, code } = answer.await;
         let status = response.status().as_u16();
         let replayed = response.headers().contains_key("idempotency-replayed");
         let decision = Decision { endpoint, application, status, code, replayed };
@@ -174,7 +188,8 @@ impl Shared {
 pub struct EmbeddedCaracal {
     shared: Arc<Shared>,
     coordinator_url: String,
-    servers: [Server; 2],
+    gateway_url: String,
+    servers: [Server; 3],
 }
 
 /// Configures an [`EmbeddedCaracal`].
@@ -183,6 +198,7 @@ pub struct EmbeddedCaracalBuilder {
     clock: Arc<dyn Clock>,
     sts: SocketAddr,
     coordinator: SocketAddr,
+    gateway: SocketAddr,
 }
 
 /// Why an [`EmbeddedCaracal`] did not start.
@@ -240,7 +256,14 @@ impl EmbeddedCaracalBuilder {
         self
     }
 
-    /// Starts both services on the current Tokio runtime. They listen when this returns.
+    /// Where the Gateway listens: a free port of loopback unless set.
+    #[must_use]
+    pub fn gateway_address(mut self, address: SocketAddr) -> Self {
+        self.gateway = address;
+        self
+    }
+
+    /// Starts all services on the current Tokio runtime. They listen when this returns.
     ///
     /// # Errors
     ///
@@ -254,6 +277,7 @@ impl EmbeddedCaracalBuilder {
         let state = State::new(world, clock.clone())?;
         let (sts, sts_url) = listen(self.sts).await?;
         let (coordinator, coordinator_url) = listen(self.coordinator).await?;
+        let (gateway, gateway_url) = listen(self.gateway).await?;
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             issuer: sts_url,
@@ -274,7 +298,12 @@ impl EmbeddedCaracalBuilder {
             };
             async move { shared.serve(request, coordinator::endpoint, answer).await }
         });
-        Ok(EmbeddedCaracal { shared, coordinator_url, servers: [sts, coordinator] })
+        let for_gateway = Arc::clone(&shared);
+        let gateway = Server::start(gateway, move |from, request| {
+            gateway::serve(Arc::clone(&for_gateway), from, request)
+        });
+        let servers = [sts, coordinator, gateway];
+        Ok(EmbeddedCaracal { shared, coordinator_url, gateway_url, servers })
     }
 }
 
@@ -284,6 +313,7 @@ impl fmt::Debug for EmbeddedCaracalBuilder {
             .field("world", &self.world)
             .field("sts", &self.sts)
             .field("coordinator", &self.coordinator)
+            .field("gateway", &self.gateway)
             .finish_non_exhaustive()
     }
 }
@@ -305,6 +335,7 @@ impl EmbeddedCaracal {
             clock: Arc::new(SystemClock),
             sts: free,
             coordinator: free,
+            gateway: free,
         }
     }
 
@@ -318,6 +349,12 @@ impl EmbeddedCaracal {
     #[must_use]
     pub fn coordinator_url(&self) -> &str {
         &self.coordinator_url
+    }
+
+    /// The URL of the Gateway, without a slash at its end.
+    #[must_use]
+    pub fn gateway_url(&self) -> &str {
+        &self.gateway_url
     }
 
     /// The clock that everything goes by, to be given to whoever must agree with it.
@@ -351,6 +388,7 @@ impl EmbeddedCaracal {
         Some(vec![
             ("CARACAL_STS_URL", self.sts_url().to_owned()),
             ("CARACAL_COORDINATOR_URL", self.coordinator_url().to_owned()),
+            ("CARACAL_GATEWAY_URL", self.gateway_url().to_owned()),
             ("CARACAL_ZONE_ID", zone.to_owned()),
             ("CARACAL_APPLICATION_ID", application.to_owned()),
             ("CARACAL_APP_CLIENT_SECRET", secret),
@@ -364,8 +402,8 @@ impl EmbeddedCaracal {
         for server in &self.servers {
             server.close();
         }
-        let [sts, coordinator] = self.servers;
-        tokio::join!(sts.closed(), coordinator.closed());
+        let [sts, coordinator, gateway] = self.servers;
+        tokio::join!(sts.closed(), coordinator.closed(), gateway.closed());
     }
 }
 
@@ -374,6 +412,7 @@ impl fmt::Debug for EmbeddedCaracal {
         f.debug_struct("EmbeddedCaracal")
             .field("sts_url", &self.sts_url())
             .field("coordinator_url", &self.coordinator_url)
+            .field("gateway_url", &self.gateway_url)
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
-//! A Caracal control plane in this process: STS and Coordinator on loopback ports of their own,
-//! for developing and testing services and agents without anything else running.
+//! A Caracal control plane in this process: STS, Coordinator and Gateway on loopback ports of their
+//! own, for developing and testing services and agents without anything else running.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,9 +22,43 @@
 //! |---|---|
 //! | STS | `POST /oauth/2/token`, `GET /.well-known/jwks.json?zone_id=`, `/health`, `/ready` |
 //! | Coordinator | sessions: start, end, heartbeat, takeover (`lease`), suspend, resume, detail, lists, effective authority; delegations: create, revoke, lists; `/health`, `/ready` |
+//! | Gateway | calls of resources that have an [upstream](Resource::upstream), with any method and path; `/health`, `/ready` |
 //!
 //! The [`World`] says who and what there is, in the program or from a file
 //! ([`World::from_toml`]). Zones, applications, resources and grants can be added while it runs.
+//!
+//! # Calls through the Gateway
+//!
+//! A call carries a delegated mandate and names its resource in `X-Caracal-Resource`. It is judged,
+//! which uses the mandate up, and passed on with what the upstream of the resource wants to see:
+//!
+//! ```
+//! use caracal_axum::embedded::{
+//!     Application, EmbeddedCaracal, Grant, Resource, UpstreamCredential, World, Zone,
+//! };
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let world = World::new().zone(
+//!     Zone::new("zone-1")
+//!         .application(Application::new("app-1"))
+//!         .resource(
+//!             Resource::new("resource://tickets")
+//!                 .scopes(["tickets:read"])
+//!                 .upstream("http://127.0.0.1:3000/v1") // a service with a `CaracalLayer`
+//!                 .credential(UpstreamCredential::caracal_mandate()),
+//!         )
+//!         .grant(Grant::new("app-1", "resource://tickets").role("reader").scopes(["tickets:read"])),
+//! );
+//! let caracal = EmbeddedCaracal::builder().world(world).start().await?;
+//! println!("calls to {}", caracal.gateway_url());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Bodies pass as they come, in both directions. What is revoked ends them: the Gateway knows a
+//! revoked delegation a second later, an ended session with its next snapshot, every 30 s. A body
+//! without a length then ends with the trailer `X-Caracal-Revoked: true` for a caller that sends
+//! `TE: trailers`, and one with a length is cut.
 //!
 //! # Time
 //!
@@ -65,13 +99,19 @@
 //! - A `ttl_seconds` that overflows at the real STS is refused as too long.
 //! - JSON that is nested deeper than 127 levels, or holds half a surrogate pair, a number beyond
 //!   those of a double or a byte order mark, is no JSON here.
-//! - `agent:lifecycle` is minted at every resource; the real one wants it to have an upstream URL,
-//!   which nothing here has a use for yet.
-//! - Not there: the Gateway, approvals (`/approvals` is unknown, and a scope that needs one is denied) and federation of users,
+//! - `agent:lifecycle` is minted at every resource; the real one wants it to have an upstream URL.
+//! - The Gateway strips what any line of `Connection` names; the real one reads the first alone. It
+//!   asks upstreams for no compressed answers, and says `Accept: */*` where the caller says nothing.
+//!   Names of upstream hosts are not looked up before they are called, so that only what is written
+//!   as an address is refused as one of no service. Of the real one's time limits it has one: an
+//!   upstream that has the whole request begins its answer within 30 s, by the system's clock.
+//! - The texts of its redirects and of what HTTP itself refuses are its own.
+//! - Not there: approvals (`/approvals` is unknown, and a scope that needs one is denied) and federation of users,
 //!   the operators' bearer secret (what operators do is done with the methods of
 //!   [`EmbeddedCaracal`]), `POST /v1/verify`, the Redis streams.
 //! - Right after a rotation the Coordinator refuses tokens of the new key for up to 30 s, as the
-//!   real one does: it fetches keys no sooner.
+//!   real one does: it fetches keys no sooner. So does the Gateway with the key of a second rotation
+//!   within that time.
 //!
 //! [`advance`]: EmbeddedCaracal::advance
 

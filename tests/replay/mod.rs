@@ -292,7 +292,7 @@ impl<O: Operator> Conversation<'_, O> {
             Ok((stream, bytes))
         };
         let opened = timeout(PATIENCE, exchange).await.unwrap_or_else(|late| Err(late.into()));
-        let (stream, bytes) = opened.map_err(|error: std::io::Error| error.to_string())?;
+        let (stream, bytes) = opened.map_err(|error: io::Error| error.to_string())?;
         let (answer, rest) = Answer::head(&bytes).ok_or("but no head")?;
         self.open.insert(name.to_owned(), (stream, answer.clone(), rest.to_vec()));
         Ok(answer)

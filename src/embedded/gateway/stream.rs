@@ -21,8 +21,16 @@ pub(super) struct Watched {
     is_sized: bool,
     authority: Authority,
     shared: Arc<Shared>,
-    is_reading: bool,
-    has_ended: bool,
+    stage: Stage,
+}
+
+enum Stage {
+    /// About to read.
+    Ready,
+    Reading,
+    /// What came last is on its way before the connection breaks.
+    Cut,
+    Ended,
 }
 
 impl Watched {
@@ -32,7 +40,7 @@ impl Watched {
         authority: Authority,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { body, is_sized, authority, shared, is_reading: false, has_ended: false }
+        Self { body, is_sized, authority, shared, stage: Stage::Ready }
     }
 }
 
@@ -46,30 +54,30 @@ impl http_body::Body for Watched {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        if self.has_ended {
-            return Poll::Ready(None);
-        }
-        if !self.is_reading && self.authority.is_revoked(&mut self.shared.lock()) {
-            self.has_ended = true;
-            if self.is_sized {
-                return Poll::Ready(Some(Err(Unanswered.into())));
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Ready if self.authority.is_revoked(&mut self.shared.lock()) => {
+                if self.is_sized {
+                    self.stage = Stage::Cut;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                let trailers = HeaderMap::from_iter([(REVOKED, HeaderValue::from_static("true"))]);
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
-            let trailers = HeaderMap::from_iter([(REVOKED, HeaderValue::from_static("true"))]);
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            Stage::Ready | Stage::Reading => self.stage = Stage::Reading,
+            Stage::Cut => return Poll::Ready(Some(Err(Unanswered.into()))),
+            Stage::Ended => return Poll::Ready(None),
         }
-        self.is_reading = true;
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        self.is_reading = false;
-        let frame = match frame {
-            Some(Ok(frame)) => frame.into_data().ok(),
-            Some(Err(error)) => {
-                self.has_ended = true;
-                return Poll::Ready(Some(Err(error.into())));
-            }
-            None => None,
-        };
+        self.stage = Stage::Ended;
         // Trailers of the upstream do not pass.
-        self.has_ended = frame.is_none();
-        Poll::Ready(frame.map(|data| Ok(Frame::data(data))))
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => {
+                self.stage = Stage::Ready;
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+            Some(Ok(Err(_))) | None => Poll::Ready(None),
+        }
     }
 }

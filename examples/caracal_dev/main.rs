@@ -50,7 +50,7 @@ async fn main() -> ExitCode {
              no encryption and no protection",
         );
     }
-    match serve(options).await {
+    match serve(*options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("error: {error}");

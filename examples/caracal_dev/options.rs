@@ -55,7 +55,7 @@ pub(crate) struct Options {
 
 pub(crate) enum Wish {
     Help,
-    Serve(Options),
+    Serve(Box<Options>),
 }
 
 /// Reads `--name value` and `--name=value`.
@@ -97,7 +97,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wish, S
             _ => return Err(format!("there is no option `{name}`")),
         }
     }
-    Ok(Wish::Serve(options))
+    Ok(Wish::Serve(options.into()))
 }
 
 /// Nobody else shall reach it unless that was said.

@@ -1,6 +1,6 @@
 //! What a request has to stand before it is passed on, in the order of outbound contract §6.1.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, header, request::Parts};
@@ -215,19 +215,17 @@ fn upstream<'r>(known: &'r Registered, resource: &str) -> Result<(Url, &'r Upstr
 
 /// Link-local, multicast and unspecified addresses are those of no service.
 fn is_addressable(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => {
-            !(address.is_link_local() || address.is_multicast() || address.is_unspecified())
-        }
-        Some(Host::Ipv6(address)) => {
-            !(address.is_unicast_link_local()
-                || address.is_multicast()
-                || address.is_unspecified()
-                || address.to_ipv4_mapped().is_some_and(|mapped| mapped.is_link_local()))
-        }
-        Some(Host::Domain(_)) => true,
-        None => false,
-    }
+    let address = match url.host() {
+        Some(Host::Ipv4(address)) => IpAddr::V4(address),
+        Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical(),
+        Some(Host::Domain(_)) => return true,
+        None => return false,
+    };
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(is_link_local || address.is_multicast() || address.is_unspecified())
 }
 
 /// The URL of the request to the upstream.
@@ -270,9 +268,14 @@ mod tests {
 
     #[test]
     fn no_service_is_at_some_addresses() {
-        for url in
-            ["http://169.254.10.10/", "http://0.0.0.0", "http://[fe80::1]", "http://224.0.0.1"]
-        {
+        for url in [
+            "http://169.254.10.10/",
+            "http://0.0.0.0",
+            "http://224.0.0.1",
+            "http://[::]",
+            "http://[fe80::1]",
+            "http://[::ffff:169.254.10.10]",
+        ] {
             assert!(!is_addressable(&Url::parse(url).unwrap()), "{url}");
         }
         for url in ["http://127.0.0.1", "http://10.0.0.1", "http://[::1]", "http://a.example"] {

@@ -98,9 +98,10 @@ pub use client::{
     AcceptDelegation, AgentKind, AgentSession, Attach, Authority, BindContext, BindFromHeaders,
     Caracal, CaracalBuilder, CaracalError, ClientEvent, ConfigSource, ConfigurationProblems,
     ControlPlane, Credentials, CredentialsUnavailable, Delegate, Delegation, DelegationConstraints,
-    DetachedService, Grant, Health, Heartbeat, HookFailed, LeaseLost, MintMandate, MintedMandate,
-    OutboundHeaders, Refusal, Renewal, ResourceBinding, Revocation, RevokeDelegation, ServiceAgent,
-    SessionState, Spawn, SpawnService, Subscription, Unreachable, UnusableAnswer, Usage,
+    DetachedService, GatewayRequest, Grant, Health, Heartbeat, HookFailed, LeaseLost, MintMandate,
+    MintedMandate, OutboundHeaders, Refusal, Renewal, ResourceBinding, Revocable, Revocation,
+    RevokeDelegation, Revoked, ServiceAgent, SessionState, Spawn, SpawnService, Subscription,
+    Transport, TransportRequest, Unreachable, UnusableAnswer, Usage,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use context::{

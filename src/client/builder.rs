@@ -338,7 +338,7 @@ impl CaracalBuilder {
         let coordinator = Coordinator {
             endpoint: Endpoint {
                 service: ControlPlane::Coordinator,
-                clients,
+                clients: clients.clone(),
                 timeout: self.coordinator_timeout,
             },
             url: settings.coordinator_url.clone(),
@@ -347,6 +347,7 @@ impl CaracalBuilder {
             hooks: Arc::clone(&self.hooks),
         };
         let routes = Routes::new(settings.gateway_url.as_deref(), &settings.bindings)?;
+        let calls = clients;
         let client = Client {
             settings,
             clock: self.clock,
@@ -356,6 +357,7 @@ impl CaracalBuilder {
             hooks: self.hooks,
             tokens,
             coordinator,
+            clients: calls,
             routes,
             pairs: Pairs::default(),
             roots: Mutex::default(),

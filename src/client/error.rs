@@ -69,6 +69,8 @@ pub enum ControlPlane {
     Sts,
     /// The Coordinator, which keeps sessions and delegations.
     Coordinator,
+    /// The Gateway, or whoever else a call goes to.
+    Gateway,
 }
 
 impl fmt::Display for ControlPlane {
@@ -76,6 +78,7 @@ impl fmt::Display for ControlPlane {
         f.write_str(match self {
             Self::Sts => "STS",
             Self::Coordinator => "Coordinator",
+            Self::Gateway => "Gateway, or whoever was called,",
         })
     }
 }

@@ -15,6 +15,7 @@ pub(super) fn of(
     match service {
         ControlPlane::Sts => of_sts(action, status, code?),
         ControlPlane::Coordinator => of_coordinator(code?),
+        ControlPlane::Gateway => None,
     }
 }
 

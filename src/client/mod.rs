@@ -23,12 +23,14 @@ mod opened;
 mod origin;
 mod pairs;
 mod renewal;
+mod revocable;
 mod routes;
 mod service;
 mod spawn;
 mod start;
 mod sts;
 mod tokens;
+mod transport;
 
 use std::{
     collections::HashMap,
@@ -64,8 +66,10 @@ pub use hooks::Subscription;
 pub use lease::SessionState;
 pub use mint::{MintMandate, MintedMandate};
 pub use renewal::{LeaseLost, Renewal};
+pub use revocable::{Revocable, Revoked};
 pub use service::{Attach, DetachedService, Health, Heartbeat, ServiceAgent, SpawnService};
 pub use spawn::{AgentKind, AgentSession, Spawn};
+pub use transport::{GatewayRequest, Transport, TransportRequest};
 
 use self::{
     config::{Identity, Settings},
@@ -78,7 +82,7 @@ use self::{
     routes::Routes,
     tokens::Tokens,
 };
-use crate::{CaracalContext, CaracalLayer, Clock, NoVerifier};
+use crate::{CaracalContext, CaracalLayer, Clock, NoVerifier, outgoing::Clients};
 
 /// How long [`Caracal::close`] waits for what is still being ended.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -139,6 +143,8 @@ struct Client {
     hooks: Arc<Hooks>,
     tokens: Tokens,
     coordinator: Coordinator,
+    /// For calls.
+    clients: Clients,
     routes: Routes,
     pairs: Pairs,
     /// The sessions that were started as roots and live, by their ids.
@@ -330,6 +336,10 @@ impl Caracal {
 
     fn coordinator(&self) -> &Coordinator {
         &self.0.coordinator
+    }
+
+    fn clients(&self) -> &Clients {
+        &self.0.clients
     }
 
     fn routes(&self) -> &Routes {

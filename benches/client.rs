@@ -10,14 +10,14 @@ use std::{
 };
 
 use caracal_axum::{
-    Caracal, Grant, current,
+    Caracal, Grant, TraceId, current,
     embedded::{EmbeddedCaracal, Limits, World},
     to_envelope, to_headers,
 };
 use serde_json::{Value, json};
 
 const ROUNDS: usize = 15;
-const CALLS: u32 = 200;
+const CALLS: u32 = 100;
 
 /// The requests of a session, by hand and with a token that is there already.
 struct ByHand {
@@ -40,7 +40,15 @@ impl ByHand {
     async fn session(&self) {
         let agents = format!("{}/zones/zone-1/agents", self.coordinator);
         let body = json!({ "application_id": "app-1", "parent_authority": "inherit" });
-        let started = self.http.post(&agents).bearer_auth(&self.token).json(&body);
+        let (key, trace) = (TraceId::random(), TraceId::random());
+        let started = self
+            .http
+            .post(&agents)
+            .bearer_auth(&self.token)
+            .header("idempotency-key", key.as_str())
+            .header("idempotency-key-kind", "generated")
+            .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+            .json(&body);
         let started: Value = started.send().await.unwrap().json().await.unwrap();
         let session = started["agent_session_id"].as_str().unwrap();
         let end = self.http.delete(format!("{agents}/{session}")).bearer_auth(&self.token);
@@ -101,7 +109,7 @@ async fn main() {
         let parent = caracal.spawn().labels(["reader"]).start().await.unwrap();
         parent
             .scope(async {
-                let calls = CALLS * 50;
+                let calls = CALLS * 100;
                 let began = Instant::now();
                 for _ in 0..calls {
                     black_box(to_headers(&to_envelope(&current().unwrap())));

@@ -82,8 +82,11 @@ impl Connecting {
 impl Clients {
     /// The client for requests to `url`.
     pub(crate) fn of(&self, url: &Url) -> &Client {
-        let proxied = !is_loopback(url) && (self.explicit || url.scheme() == "https");
-        if proxied { &self.proxied } else { &self.direct }
+        if self.may_proxy(url) { &self.proxied } else { &self.direct }
+    }
+
+    fn may_proxy(&self, url: &Url) -> bool {
+        !is_loopback(url) && (self.explicit || url.scheme() == "https")
     }
 }
 
@@ -131,5 +134,29 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_meets_no_proxy_that_was_not_set_and_loopback_none_at_all() {
+        let found = Connecting::default().clients(1).unwrap();
+        let proxy = Proxy::all("http://proxy.example:3128").unwrap();
+        let set = Connecting { proxy: Some(proxy), ..Connecting::default() }.clients(1).unwrap();
+        for (url, by_environment, when_set) in [
+            ("https://sts.example", true, true),
+            ("http://sts.example", false, true),
+            ("http://10.0.0.1:8080", false, true),
+            ("http://localhost:8080", false, false),
+            ("https://127.0.0.1", false, false),
+            ("http://[::1]:4000", false, false),
+        ] {
+            let url: Url = url.parse().unwrap();
+            assert_eq!(found.may_proxy(&url), by_environment, "{url}");
+            assert_eq!(set.may_proxy(&url), when_set, "{url}");
+        }
     }
 }

@@ -7,13 +7,14 @@ mod support;
 use std::time::Duration;
 
 use caracal_axum::{
-    AgentKind, CaracalError, ClientEvent, ConfigSource, Credentials, Grant, Proof, Renewal,
+    AgentKind, CaracalError, ClientEvent, ConfigSource, Credentials, Denial, Grant, Inbound, Proof,
+    Renewal, Verifier,
     embedded::{
         Endpoint::{Delegate, EndSession, Heartbeat, StartSession, Takeover, Token},
         Fault, World,
     },
 };
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, StatusCode};
 use support::{
     agent::TICKETS,
     at_work::neighbours,
@@ -147,11 +148,14 @@ async fn a_parent_that_is_named_must_be_a_session() {
 async fn the_context_of_another_client_is_never_acted_in() {
     let (caracal, first, second) = neighbours().await;
     let root = first.bind_from_headers(&http::HeaderMap::new()).allow_root().await.unwrap();
+    let session = first.spawn().start().await.unwrap();
     let before = caracal.requests().len();
     let error = second.headers().context(root.clone()).await.unwrap_err();
     assert_eq!(error.code(), "foreign_context");
     let mint = second.mint_mandate("resource://ledger", ["agent:lifecycle"]).context(root);
     assert_eq!(mint.await.unwrap_err().code(), "foreign_context");
+    let accept = second.accept_delegation("edge").context(session.context().clone());
+    assert_eq!(accept.await.unwrap_err().code(), "foreign_context");
     assert_eq!(caracal.requests().len(), before, "nothing was sent");
 
     // What a foreign proof says without a session goes nowhere with a root of one's own.
@@ -255,6 +259,31 @@ async fn where_the_configuration_came_from_is_told() {
     assert!(unknown.to_string().contains("no application nobody"), "{unknown}");
     let kind = out.caracal.client_builder("app-1").default_kind(AgentKind::Service).build();
     assert_eq!(kind.unwrap_err().code(), "invalid_configuration");
+}
+
+/// Whatever a verifier looks at, a bearer that is there is judged: it does not become the application.
+#[tokio::test]
+async fn a_bearer_beside_the_verifiers_own_header_is_no_absence() {
+    struct Keys;
+    impl Verifier for Keys {
+        async fn verify(&self, inbound: &Inbound<'_>) -> Result<Proof, Denial> {
+            inbound.credential(&self.header(), None)?;
+            Ok(Proof::builder("zone-1", "app-1", u64::MAX).build())
+        }
+
+        fn header(&self) -> HeaderName {
+            HeaderName::from_static("x-api-key")
+        }
+    }
+    let out = Outbound::start().await;
+    let bind =
+        |headers: &HeaderMap| out.client.bind_from_headers(headers).verifier(Keys).allow_root();
+    let mut headers = HeaderMap::new();
+    assert!(bind(&headers).await.unwrap().is_own(), "nothing is there");
+    headers.insert("authorization", "Bearer whatever".parse().unwrap());
+    assert_eq!(bind(&headers).await.unwrap_err().code(), "missing_token");
+    headers.insert("x-api-key", "key".parse().unwrap());
+    assert!(bind(&headers).await.unwrap().is_proven());
 }
 
 /// An end hook that ends its own session is part of that end, and does not wait for itself.

@@ -95,13 +95,14 @@ mod verify;
 
 #[cfg(feature = "client")]
 pub use client::{
-    AcceptDelegation, AgentKind, AgentSession, Attach, Authority, BindContext, BindFromHeaders,
-    Caracal, CaracalBuilder, CaracalError, ClientEvent, ConfigSource, ConfigurationProblems,
-    ControlPlane, Credentials, CredentialsUnavailable, Delegate, Delegation, DelegationConstraints,
-    DetachedService, GatewayRequest, Grant, Health, Heartbeat, HookFailed, LeaseLost, MintMandate,
-    MintedMandate, OutboundHeaders, Refusal, Renewal, ResourceBinding, Revocable, Revocation,
-    RevokeDelegation, Revoked, ServiceAgent, SessionState, Spawn, SpawnService, Subscription,
-    Transport, TransportRequest, Unreachable, UnusableAnswer, Usage,
+    AcceptDelegation, AgentKind, AgentSession, ApplicationTransport, ApprovalState, Attach,
+    Authority, BindContext, BindFromHeaders, Caracal, CaracalBuilder, CaracalError, ClientEvent,
+    ConfigSource, ConfigurationProblems, ControlPlane, Credentials, CredentialsUnavailable,
+    Delegate, Delegation, DelegationConstraints, DetachedService, FederateSubject,
+    FederatedSubject, GatewayRequest, Grant, Health, Heartbeat, HookFailed, LeaseLost, MintMandate,
+    MintedMandate, OutboundHeaders, PendingApproval, Refusal, Renewal, ResourceBinding, Revocable,
+    Revocation, RevokeDelegation, Revoked, ServiceAgent, SessionState, Spawn, SpawnService,
+    Subscription, Transport, TransportRequest, Unreachable, UnusableAnswer, Usage, WaitForApproval,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use context::{

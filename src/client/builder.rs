@@ -378,11 +378,12 @@ fn sts(
     clock: &Arc<dyn Clock>,
     hooks: &Arc<Hooks>,
 ) -> Result<Sts, CaracalError> {
-    let url = Url::parse(&format!("{url}/oauth/2/token"))
-        .map_err(|_| CaracalError::configuration(vec!["sts_url is no URL".to_owned()]))?;
+    let no_url = |_| CaracalError::configuration(vec!["sts_url is no URL".to_owned()]);
+    let base = Url::parse(&format!("{url}/")).map_err(no_url)?;
+    let url = base.join("oauth/2/token").map_err(no_url)?;
     let endpoint =
         Endpoint { service: ControlPlane::Sts, clients: clients.clone(), timeout: STS_TIMEOUT };
-    Ok(Sts { endpoint, url, clock: Arc::clone(clock), hooks: Arc::clone(hooks) })
+    Ok(Sts { endpoint, url, base, clock: Arc::clone(clock), hooks: Arc::clone(hooks) })
 }
 
 impl fmt::Debug for CaracalBuilder {

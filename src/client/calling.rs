@@ -40,6 +40,15 @@ pub(super) struct Calling {
     pub(super) approval: Arc<Mutex<Option<String>>>,
     /// Who gets the envelope too, and no bearer.
     pub(super) trusted: Vec<url::Origin>,
+    /// Where all calls are made as the application itself, to one resource.
+    pub(super) application: Option<Arc<AsApplication>>,
+}
+
+/// Calls as the application itself.
+pub(super) struct AsApplication {
+    pub(super) resource: String,
+    /// Of its sessions; the application's id where there are none.
+    pub(super) labels: Vec<String>,
 }
 
 /// What a mandate is minted for.
@@ -60,6 +69,7 @@ impl Calling {
             allow_root: false,
             approval: Arc::default(),
             trusted: Vec::new(),
+            application: None,
         }
     }
 
@@ -71,7 +81,8 @@ impl Calling {
         headers: &mut HeaderMap,
     ) -> Result<Url, CaracalError> {
         self.client.check_open()?;
-        let context = self.context.clone().or_else(current);
+        let bound = self.context.clone().or_else(current);
+        let context = bound.clone().filter(|_| self.application.is_none());
         if context.is_none() && !self.allow_root {
             return Err(CaracalError::usage(
                 "context_required",
@@ -79,7 +90,19 @@ impl Calling {
                  .context(ctx); .allow_root() calls as the application itself",
             ));
         }
-        let named = named_resource(headers)?;
+        let named = match (&self.application, named_resource(headers)?) {
+            (Some(pinned), Some(other)) if pinned.resource != other => {
+                return Err(CaracalError::usage(
+                    "invalid_target",
+                    format!(
+                        "these calls are to {}, and the request names another",
+                        pinned.resource
+                    ),
+                ));
+            }
+            (Some(pinned), _) => Some(pinned.resource.clone()),
+            (None, named) => named,
+        };
         let routes = self.client.routes();
         if self.scopes.is_some() && !routes.has_gateway() {
             return Err(super::routes::gateway_required());
@@ -93,7 +116,7 @@ impl Calling {
             }
             Route::Gateway { url, resource } => {
                 let (bearer, acting) = self.authorize(context, resource.as_deref()).await?;
-                encode_envelope(&shown(acting.as_ref()), headers);
+                encode_envelope(&acting_for(acting.as_ref(), bound.as_ref()), headers);
                 // Whatever the caller had there is not for the Gateway.
                 headers.insert(header::AUTHORIZATION, authorization(&bearer)?);
                 headers.remove(header::HOST);
@@ -155,7 +178,8 @@ impl Calling {
         let resource = resource.ok_or_else(resource_required)?;
         let scopes = self.configured_scopes(resource)?;
         let purpose = self.purpose(resource, &scopes)?;
-        let (token, context) = self.client.pairs().mint(&self.client, &[], &purpose).await?;
+        let labels = self.application.as_ref().map_or(&[][..], |pinned| &pinned.labels);
+        let (token, context) = self.client.pairs().mint(&self.client, labels, &purpose).await?;
         Ok((token.bearer, Some(context)))
     }
 
@@ -235,6 +259,20 @@ impl Calling {
             )),
         }
     }
+}
+
+/// What the context of a call tells of itself, in the trace and with the foreign baggage of the one
+/// that is bound where it has none of its own.
+fn acting_for(acting: Option<&CaracalContext>, bound: Option<&CaracalContext>) -> Envelope {
+    let mut told = shown(acting);
+    if told.trace_id.is_none() {
+        let bound = shown(bound);
+        told.trace_id = bound.trace_id;
+        told.trace_flags = bound.trace_flags;
+        told.trace_state = bound.trace_state;
+        told.baggage = bound.baggage;
+    }
+    told
 }
 
 /// What a context tells of itself; of none, a trace of its own.

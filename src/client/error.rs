@@ -4,6 +4,7 @@ use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
+use super::PendingApproval;
 use crate::Denial;
 
 /// The error of a hook, a credentials source, or the network: whatever it was, shared.
@@ -97,6 +98,8 @@ pub struct Refusal {
     pub(super) retry_after: Option<Duration>,
     /// The body, where it is not the usual object.
     pub(super) excerpt: Option<String>,
+    /// The approval that is missing.
+    pub(super) approval: Option<PendingApproval>,
     /// What to do about it.
     pub(super) hint: Option<Cow<'static, str>>,
 }
@@ -238,6 +241,15 @@ impl CaracalError {
             Self::Refused(refusal) => refusal.request_id.as_deref(),
             Self::UnusableAnswer(answer) => answer.request_id.as_deref(),
             Self::Unreachable(unreachable) => unreachable.request_id.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The approval that a mint waits for: code `interaction_required`.
+    #[must_use]
+    pub fn approval(&self) -> Option<&PendingApproval> {
+        match self {
+            Self::Refused(refusal) => refusal.approval.as_ref(),
             _ => None,
         }
     }

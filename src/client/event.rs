@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CaracalError, ConfigSource};
+use super::{ApprovalState, CaracalError, ConfigSource};
 
 /// Something that a client did, or could not do. No token and no secret is in it; paths hold the
 /// ids of zones, sessions and delegations.
@@ -49,6 +49,14 @@ pub enum ClientEvent {
         replayed: bool,
         /// How long it took.
         duration: Duration,
+    },
+    /// An approval was waited for.
+    #[non_exhaustive]
+    ApprovalWait {
+        /// The approval.
+        approval_id: String,
+        /// What has become of it; unknown where that could not be asked.
+        state: Option<ApprovalState>,
     },
     /// A delegation was accepted, or not.
     #[non_exhaustive]

@@ -114,6 +114,8 @@ impl Endpoint {
         } else {
             text("error")
         };
+        let is_hold = code.as_deref() == Some("interaction_required");
+        let approval = is_hold.then(|| serde_json::from_slice(&answer.body).ok()).flatten();
         let retry_after = answer.headers.get(header::RETRY_AFTER);
         let excerpt = (code.is_none() && !answer.body.is_empty())
             .then(|| presentable(&String::from_utf8_lossy(&answer.body), secrets));
@@ -132,6 +134,7 @@ impl Endpoint {
             retry_after: retry_after.and_then(|value| seconds(value.to_str().ok()?)),
             code,
             excerpt,
+            approval,
             hint: hint.map(Into::into),
         }))
     }

@@ -18,6 +18,7 @@ pub struct MintMandate {
     scopes: Vec<String>,
     context: Option<CaracalContext>,
     ttl: Option<Duration>,
+    approval: Option<String>,
 }
 
 /// A mandate. `Debug` does not print it.
@@ -77,6 +78,7 @@ impl Caracal {
             scopes: scopes.into_iter().map(Into::into).collect(),
             context: None,
             ttl: None,
+            approval: None,
         }
     }
 }
@@ -95,8 +97,14 @@ impl MintMandate {
         self
     }
 
+    /// An approval that was given for it; see [`Caracal::with_approval`].
+    pub fn approval(mut self, id: impl Into<String>) -> Self {
+        self.approval = Some(id.into());
+        self
+    }
+
     async fn mint(self) -> Result<MintedMandate, CaracalError> {
-        let Self { client, resource, scopes, context, ttl } = self;
+        let Self { client, resource, scopes, context, ttl, approval } = self;
         client.check_open()?;
         if resource.trim().is_empty() || scopes.iter().all(|scope| scope.trim().is_empty()) {
             return Err(CaracalError::usage(
@@ -115,6 +123,7 @@ impl MintMandate {
         wanted.session = origin.session;
         wanted.delegation = origin.edge;
         wanted.ttl = ttl;
+        wanted.approval = approval;
         let minting = client.clone();
         let minting = async move { minting.tokens().mint(wanted).await };
         let token = client.detached(minting).await?;

@@ -1,5 +1,7 @@
 //! The way out: what this process does as an application of its own.
 
+mod application;
+mod approvals;
 mod authority;
 mod builder;
 mod calling;
@@ -11,6 +13,7 @@ mod delegation;
 mod edges;
 mod error;
 mod event;
+mod federation;
 mod grant;
 mod headers;
 mod hints;
@@ -50,6 +53,8 @@ use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Instrument as _;
 
+pub use application::ApplicationTransport;
+pub use approvals::{ApprovalState, PendingApproval, WaitForApproval};
 pub use authority::Authority;
 pub use builder::CaracalBuilder;
 pub use config::{ConfigSource, ResourceBinding};
@@ -60,6 +65,7 @@ pub use error::{
     Unreachable, UnusableAnswer, Usage,
 };
 pub use event::ClientEvent;
+pub use federation::{FederateSubject, FederatedSubject};
 pub use grant::{DelegationConstraints, Grant};
 pub use headers::{BindContext, BindFromHeaders, OutboundHeaders};
 pub use hooks::Subscription;

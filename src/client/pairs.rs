@@ -21,7 +21,7 @@ use super::{
     sts::Token,
 };
 use crate::{
-    CaracalContext,
+    CaracalContext, Envelope,
     context::{Attribution, Own, own},
 };
 
@@ -175,7 +175,8 @@ async fn open(client: Caracal, key: Key) -> Result<Opened, CaracalError> {
         delegation_edge_id: Some(edge.id.into()),
         ..Attribution::default()
     };
-    let context = own(Own { attribution, edge: Some(edge.held) }, Origin::default().carry(None));
+    // Each call is of the trace it is made in.
+    let context = own(Own { attribution, edge: Some(edge.held) }, Envelope::default());
     Ok(Opened::new(vec![source, target], context, ends))
 }
 
@@ -199,7 +200,7 @@ async fn start(client: &Caracal, key: &Key, ttl: u64) -> Result<Guard, CaracalEr
         .retries(2)
         .audience(Some(&key.resource));
     let answered = client.coordinator().send(call, read_task).await.result?;
-    let trace = own(Own { attribution: Attribution::default(), edge: None }, Default::default());
+    let trace = own(Own { attribution: Attribution::default(), edge: None }, Envelope::default());
     let id = answered.agent_session_id;
     Ok(Guard::new(Live::new(client.clone(), id, trace, None).audience(&key.resource)))
 }

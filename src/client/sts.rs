@@ -6,13 +6,13 @@ use base64::{
     Engine as _,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
 use super::{
-    CaracalError, ClientEvent, Credentials,
+    ApprovalState, CaracalError, ClientEvent, Credentials,
     hints::{LIFECYCLE, MINT, MINT_DELEGATED},
     hooks::Hooks,
     http::{Answer, Endpoint},
@@ -80,11 +80,7 @@ impl Wanted {
     }
 
     fn form(&self, credentials: &Credentials) -> String {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", GRANT_TYPE)
-            .append_pair("zone_id", &credentials.zone)
-            .append_pair("application_id", &credentials.application)
-            .append_pair("client_secret", credentials.secret.expose());
+        let mut form = application_form(credentials);
         for resource in &self.resources {
             form.append_pair("resource", resource);
         }
@@ -160,7 +156,10 @@ impl Token {
 /// The STS.
 pub(super) struct Sts {
     pub(super) endpoint: Endpoint,
+    /// Of exchanges.
     pub(super) url: Url,
+    /// What other routes are below.
+    pub(super) base: Url,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) hooks: Arc<Hooks>,
 }
@@ -194,7 +193,7 @@ impl Sts {
         let answered = self.endpoint.send(wanted.action(), request).await;
         let status = answered.as_ref().ok().map(|answer| answer.status.as_u16());
         let token = answered
-            .and_then(|answer| self.read(wanted, credentials, started, &answer))
+            .and_then(|answer| self.read(wanted.action(), wanted, credentials, started, &answer))
             .map_err(|error| error.of_request(request_id.as_str()));
         let error = token.as_ref().err();
         self.hooks.tell(&ClientEvent::TokenExchange {
@@ -224,14 +223,66 @@ impl Sts {
         });
     }
 
+    /// How an approval stands: `None` where the answer does not say.
+    pub(super) async fn approval_state(
+        &self,
+        path: &str,
+        wait: u64,
+    ) -> Result<Option<ApprovalState>, CaracalError> {
+        #[derive(Deserialize)]
+        struct Stands {
+            state: Option<ApprovalState>,
+        }
+        const ACTION: &str = "wait for an approval";
+        let url = self.base.join(path).map_err(|_| CaracalError::usage("invalid_id", "no URL"))?;
+        let limit = Duration::from_secs(wait + 10);
+        let request = self.endpoint.request(Method::GET, &url).timeout(limit);
+        let answer = self.endpoint.send(ACTION, request).await?;
+        if answer.status != StatusCode::OK {
+            return Err(self.endpoint.refusal(ACTION, &answer, &[]));
+        }
+        let stands: Stands = serde_json::from_slice(&answer.body)
+            .map_err(|_| self.endpoint.unusable(ACTION, &answer, "its body says no state"))?;
+        Ok(stands.state)
+    }
+
+    /// Makes a record of a user, who is known by the token of an identity provider. Never repeated.
+    pub(super) async fn federate(
+        &self,
+        credentials: &Credentials,
+        subject_token: &str,
+        ttl: Option<u64>,
+    ) -> Result<Token, CaracalError> {
+        const ACTION: &str = "federate a user";
+        let started = self.clock.monotonic();
+        let request_id = TraceId::random();
+        let request = self
+            .endpoint
+            .request(Method::POST, &self.url)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json")
+            .header("x-request-id", request_id.as_str())
+            .body(federation_form(credentials, subject_token, ttl));
+        let answered = self.endpoint.send(ACTION, request).await;
+        let token = answered.and_then(|answer| {
+            if !answer.status.is_success() {
+                let secrets = [credentials.secret.expose(), subject_token];
+                return Err(self.endpoint.refusal(ACTION, &answer, &secrets));
+            }
+            let wanted = Wanted { ttl, ..Wanted::new([""; 0], [""; 0]) };
+            self.read(ACTION, &wanted, credentials, started, &answer)
+        });
+        token.map_err(|error| error.of_request(request_id.as_str()))
+    }
+
     fn read(
         &self,
+        action: &'static str,
         wanted: &Wanted,
         credentials: &Credentials,
         started: Duration,
         answer: &Answer,
     ) -> Result<Token, CaracalError> {
-        let action = wanted.action();
         if !answer.status.is_success() {
             let secrets = [credentials.secret.expose()];
             return Err(self.endpoint.refusal(action, answer, &secrets));
@@ -267,6 +318,27 @@ impl Sts {
             life: Some(Life { from: started, length: Duration::from_secs(lives) }),
         })
     }
+}
+
+/// The form that makes a user known. It names no resource, no scope and no session.
+fn federation_form(credentials: &Credentials, subject_token: &str, ttl: Option<u64>) -> String {
+    let mut form = application_form(credentials);
+    form.append_pair("subject_token", subject_token)
+        .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:id_token");
+    if let Some(ttl) = ttl {
+        form.append_pair("ttl_seconds", &ttl.to_string());
+    }
+    form.finish()
+}
+
+/// The beginning of every form: who asks.
+fn application_form(credentials: &Credentials) -> form_urlencoded::Serializer<'static, String> {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", GRANT_TYPE)
+        .append_pair("zone_id", &credentials.zone)
+        .append_pair("application_id", &credentials.application)
+        .append_pair("client_secret", credentials.secret.expose());
+    form
 }
 
 fn is_json(answer: &Answer) -> bool {

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    CaracalError, Credentials,
+    ApprovalState, CaracalError, Credentials,
     credentials::CredentialsSource,
     sts::{LIFECYCLE_SCOPE, Sts, Token, Wanted},
 };
@@ -107,17 +107,43 @@ impl Tokens {
     /// A mandate. With a session and a delegation it is good for one use, and minted for it; others
     /// are kept.
     pub(super) async fn mint(&self, wanted: Wanted) -> Result<Token, CaracalError> {
+        let (source, sts) = self.exchanging()?;
+        if !wanted.is_one_shot() {
+            return self.shared(wanted, source, sts).await;
+        }
+        let credentials = source.current().await?;
+        self.use_credentials(&credentials);
+        sts.exchange(&wanted, &credentials).await
+    }
+
+    /// A user's record, and the token of it.
+    pub(super) async fn federate(
+        &self,
+        subject_token: &str,
+        ttl: Option<u64>,
+    ) -> Result<Token, CaracalError> {
+        let (source, sts) = self.exchanging()?;
+        let credentials = source.current().await?;
+        self.use_credentials(&credentials);
+        sts.federate(&credentials, subject_token, ttl).await
+    }
+
+    /// How an approval stands.
+    pub(super) async fn approval_state(
+        &self,
+        path: &str,
+        wait: u64,
+    ) -> Result<Option<ApprovalState>, CaracalError> {
+        self.exchanging()?.1.approval_state(path, wait).await
+    }
+
+    fn exchanging(&self) -> Result<(&CredentialsSource, &Arc<Sts>), CaracalError> {
         match &self.0.authority {
             Authority::Token(_) => Err(CaracalError::usage(
                 "exchange_unavailable",
                 "this client was given a token, and cannot mint: configure a client secret",
             )),
-            Authority::Credentials { source, sts } if wanted.is_one_shot() => {
-                let credentials = source.current().await?;
-                self.use_credentials(&credentials);
-                sts.exchange(&wanted, &credentials).await
-            }
-            Authority::Credentials { source, sts } => self.shared(wanted, source, sts).await,
+            Authority::Credentials { source, sts } => Ok((source, sts)),
         }
     }
 

@@ -96,6 +96,10 @@ fn resource_value(resource: &str) -> Result<HeaderValue, CaracalError> {
 }
 
 impl Transport {
+    pub(super) fn of(calling: Calling) -> Self {
+        Self { calling }
+    }
+
     /// The scopes of its calls.
     pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
         self.calling.scopes = Some(scopes.into_iter().map(Into::into).collect());

@@ -18,8 +18,8 @@ use super::{
     coordinator::{Call, segment},
     error::Chain,
     hooks::Phase,
+    inner::runtime_gone,
     lease::Lease,
-    runtime_gone,
 };
 use crate::CaracalContext;
 

@@ -19,6 +19,7 @@ mod headers;
 mod hints;
 mod hooks;
 mod http;
+mod inner;
 mod lease;
 mod live;
 mod mint;
@@ -40,17 +41,16 @@ use std::{
     error::Error,
     fmt,
     future::Future,
-    panic::resume_unwind,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 pub use application::ApplicationTransport;
@@ -78,12 +78,10 @@ pub use spawn::{AgentKind, AgentSession, Spawn};
 pub use transport::{GatewayRequest, Transport, TransportRequest};
 
 use self::{
-    config::{Identity, Settings},
+    config::Settings,
     coordinator::Coordinator,
-    error::Chain,
     hooks::{Hooks, Phase},
     opened::Root,
-    origin::Origin,
     pairs::Pairs,
     routes::Routes,
     tokens::Tokens,
@@ -325,170 +323,6 @@ impl Caracal {
         let _ = drained.await;
         self.0.tokens.forget();
     }
-
-    fn check_open(&self) -> Result<(), CaracalError> {
-        if self.0.closed.load(Ordering::Acquire) { Err(CaracalError::closed()) } else { Ok(()) }
-    }
-
-    /// Keeps [`close`](Self::close) waiting until something has begun.
-    fn enter(&self) -> Result<TaskTrackerToken, CaracalError> {
-        let begun = self.0.tasks.token();
-        self.check_open().map(|()| begun)
-    }
-
-    fn tokens(&self) -> &Tokens {
-        &self.0.tokens
-    }
-
-    fn coordinator(&self) -> &Coordinator {
-        &self.0.coordinator
-    }
-
-    fn clients(&self) -> &Clients {
-        &self.0.clients
-    }
-
-    fn routes(&self) -> &Routes {
-        &self.0.routes
-    }
-
-    fn pairs(&self) -> &Pairs {
-        &self.0.pairs
-    }
-
-    fn roots(&self) -> MutexGuard<'_, HashMap<String, Arc<Root>>> {
-        self.0.roots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn root(&self, session: &str) -> Option<Arc<Root>> {
-        self.roots().get(session).cloned()
-    }
-
-    fn add_root(&self, session: &str, labels: Vec<String>) {
-        self.roots().insert(session.to_owned(), Arc::new(Root::new(labels)));
-    }
-
-    fn remove_root(&self, session: &str) {
-        let root = self.roots().remove(session);
-        if let Some(root) = root {
-            root.over();
-        }
-    }
-
-    fn clock(&self) -> &Arc<dyn Clock> {
-        &self.0.clock
-    }
-
-    fn runtime(&self) -> &Handle {
-        &self.0.runtime
-    }
-
-    fn default_kind(&self) -> AgentKind {
-        self.0.default_kind
-    }
-
-    fn default_ttl(&self) -> Option<Duration> {
-        self.0.settings.default_ttl.map(Duration::from_secs)
-    }
-
-    fn is_production(&self) -> bool {
-        self.0.settings.production
-    }
-
-    /// Zone and application, where they are configured.
-    fn fixed_identity(&self) -> Option<(&str, &str)> {
-        match &self.0.settings.identity {
-            Identity::Secret { zone, application, .. }
-            | Identity::Token { zone, application, .. } => Some((zone, application)),
-            Identity::Dynamic => None,
-        }
-    }
-
-    /// Zone and application, of the credentials source where that has to be asked.
-    async fn identity(&self) -> Result<(String, String), CaracalError> {
-        if let Some((zone, application)) = self.fixed_identity() {
-            return Ok((zone.to_owned(), application.to_owned()));
-        }
-        let token = self.tokens().lifecycle().await?;
-        Ok((token.zone.to_string(), token.application.to_string()))
-    }
-
-    /// The same, of a token for one resource, so that none need be configured.
-    async fn identity_for(&self, resource: &str) -> Result<(String, String), CaracalError> {
-        if let Some((zone, application)) = self.fixed_identity() {
-            return Ok((zone.to_owned(), application.to_owned()));
-        }
-        let token = self.tokens().lifecycle_for(Some(resource)).await?;
-        Ok((token.zone.to_string(), token.application.to_string()))
-    }
-
-    /// Refuses what is done in a context of another application.
-    async fn check_owner(&self, origin: &Origin) -> Result<(), CaracalError> {
-        let (zone, application) = self.identity().await?;
-        origin.belongs_to(&zone, &application)
-    }
-
-    /// The same before any request, where that is possible.
-    fn check_fixed_owner(&self, origin: &Origin) -> Result<(), CaracalError> {
-        match self.fixed_identity() {
-            Some((zone, application)) => origin.belongs_to(zone, application),
-            None => Ok(()),
-        }
-    }
-
-    fn tell(&self, event: &ClientEvent) {
-        self.0.hooks.tell(event);
-    }
-
-    /// Calls the hooks of a session, and tells of one that fails.
-    async fn call_hooks(
-        &self,
-        phase: Phase,
-        context: &CaracalContext,
-        session: &str,
-    ) -> Result<(), CaracalError> {
-        self.0.hooks.call(phase, context).await.inspect_err(|error| {
-            let why = Chain(error);
-            tracing::warn!(target: "caracal", session, %why, "a hook failed");
-            let agent_session_id = session.to_owned();
-            self.tell(&ClientEvent::HookFailed { agent_session_id, error: error.clone() });
-        })
-    }
-
-    /// Runs `work` in a task that [`close`](Self::close) waits for.
-    fn spawn_task<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> JoinHandle<T> {
-        self.0.tasks.spawn_on(work.in_current_span(), &self.0.runtime)
-    }
-
-    /// The same, and waits for it. It goes on when nobody waits any more.
-    async fn detached<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, CaracalError>> + Send + 'static,
-    ) -> Result<T, CaracalError> {
-        let (deliver, delivered) = oneshot::channel();
-        let task = self.spawn_task(async move {
-            // What nobody waits for ends here, where `close` still waits.
-            drop(deliver.send(work.await));
-        });
-        match delivered.await {
-            Ok(result) => result,
-            Err(_) => match task.await {
-                Err(failed) if failed.is_panic() => resume_unwind(failed.into_panic()),
-                _ => Err(runtime_gone()),
-            },
-        }
-    }
-}
-
-/// Nothing runs any more.
-fn runtime_gone() -> CaracalError {
-    CaracalError::usage(
-        "runtime_gone",
-        "the Tokio runtime that the client was built on has ended; build it on one that lasts",
-    )
 }
 
 impl fmt::Debug for Caracal {

@@ -202,7 +202,7 @@ impl Tokens {
                 Boarding::Flight(flight, begun) => (flight, begun),
             };
             let landed = flight.wait_for(Option::is_some).await.map(|result| result.clone());
-            let landed = landed.ok().flatten().unwrap_or_else(|| Err(super::runtime_gone()));
+            let landed = landed.ok().flatten().unwrap_or_else(|| Err(super::inner::runtime_gone()));
             match landed {
                 // It was begun for somebody else, and may have failed for a reason that has passed.
                 Err(_) if !begun && !disappointed => disappointed = true,

@@ -51,7 +51,6 @@ use std::{
 
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 
 pub use application::ApplicationTransport;
 pub use approvals::{ApprovalState, PendingApproval, WaitForApproval};

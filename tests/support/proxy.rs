@@ -20,7 +20,7 @@ use tokio::{
     net::TcpListener,
     sync::watch,
     task::{AbortHandle, JoinSet},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::client;
@@ -202,10 +202,16 @@ impl Proxy {
         drop(traffic.wait_for(|traffic| traffic.beats >= times).await);
     }
 
-    /// Waits until no request is under way.
+    /// Waits until no request is under way, and none follows from the last answer.
     pub(crate) async fn quiet(&self) {
+        const A_WHILE: Duration = Duration::from_millis(300);
         let mut traffic = self.shared.traffic.subscribe();
-        drop(traffic.wait_for(|traffic| traffic.open == 0).await);
+        loop {
+            drop(traffic.wait_for(|traffic| traffic.open == 0).await);
+            if timeout(A_WHILE, traffic.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// All requests, in the order of their arrival.

@@ -120,6 +120,8 @@ impl Calling {
                 // Whatever the caller had there is not for the Gateway.
                 headers.insert(header::AUTHORIZATION, authorization(&bearer)?);
                 headers.remove(header::HOST);
+                // It says by a trailer that it cut an answer, to whoever takes trailers.
+                headers.entry(header::TE).or_insert(HeaderValue::from_static("trailers"));
                 if let Some(resource) = resource {
                     let resource = HeaderValue::from_str(&resource)
                         .map_err(|_| CaracalError::usage("invalid_target", "no resource id"))?;

@@ -37,7 +37,9 @@ fn of_sts(action: &str, status: StatusCode, code: &str) -> Option<&'static str> 
         (403, "access_denied") if action == MINT_DELEGATED => {
             "the delegation must be live and cover resource and scopes, one of the session's labels \
              must be a role that is granted all of the scopes, and max_hops must suffice: for the \
-             delegation at depth d it must be at least d, and each one above it one more"
+             delegation at depth d it must be at least d, and each one above it one more; without a \
+             reason it may be the limit of mints, of which each call takes two: 500 calls a minute by \
+             default for a resource and an application"
         }
         (403, "access_denied") if action == LIFECYCLE => {
             "the configured resources must be granted to this application"

@@ -308,9 +308,6 @@ impl TransportRequest {
         let Self { calling, method, target, mut headers, body, timeout } = self;
         let url = calling.prepare(&target?, &mut headers).await?;
         let client = calling.client.clients().of(&url);
-        // The Gateway says by a trailer that it cut an answer.
-        let trailers = HeaderValue::from_static("trailers");
-        headers.entry(header::TE).or_insert(trailers);
         let mut request = client.request(method, url.clone()).headers(headers);
         if let Some(body) = body {
             request = request.body(body);

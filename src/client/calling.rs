@@ -80,7 +80,7 @@ impl Calling {
         target: &str,
         headers: &mut HeaderMap,
     ) -> Result<Url, CaracalError> {
-        self.client.check_open()?;
+        let _begun = self.client.enter()?;
         let bound = self.context.clone().or_else(current);
         let context = bound.clone().filter(|_| self.application.is_none());
         if context.is_none() && !self.allow_root {
@@ -150,6 +150,8 @@ impl Calling {
             return self.as_application(resource).await;
         }
         let resource = resource.ok_or_else(resource_required)?;
+        // A mandate that names no session is nobody's to call on with.
+        origin.session()?;
         let scopes = self.scopes_for(resource, &context)?;
         let purpose = self.purpose(resource, &scopes)?;
         match (&origin.session, &origin.edge) {
@@ -191,6 +193,12 @@ impl Calling {
         scopes: &'a [String],
     ) -> Result<Purpose<'a>, CaracalError> {
         let ttl = self.ttl.map(|ttl| whole_seconds("ttl", ttl)).transpose()?;
+        if ttl.is_some_and(|ttl| !(36..=3600).contains(&ttl)) {
+            return Err(CaracalError::usage(
+                "invalid_ttl",
+                "the mandate of a call lasts from 36 seconds, of which the Gateway wants 35, to an hour",
+            ));
+        }
         let approval = self.approval.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(Purpose { resource, scopes, ttl, approval })
     }

@@ -70,10 +70,9 @@ impl Opened {
         }
     }
 
-    /// Ends its sessions in the background.
-    pub(super) fn retire(self: Arc<Self>) {
-        // Those who still hold it end it when they are done.
-        drop(self);
+    /// Leaves its sessions to end by themselves: they soon do, and a call may still be under way.
+    pub(super) fn outlive(&self) {
+        self.guards.iter().for_each(Guard::disarm);
     }
 }
 
@@ -153,13 +152,15 @@ impl Root {
             labels: self.labels_of(context),
             grant: Grant(Granted::Narrow(Box::new(scope))),
             parent: Some(context.clone()),
+            // No shorter than its delegation, whatever the client's default is.
+            ttl: Some(CHILD_TTL),
             quiet: true,
             ..Options::default()
         };
         let (guard, context) = options.start(client, false).await?;
         let opened = Arc::new(Opened::new(vec![guard], context, ends));
         if let Some(former) = child.replace(Arc::clone(&opened)) {
-            former.retire();
+            former.outlive();
         }
         Ok(opened)
     }
@@ -177,7 +178,7 @@ impl Root {
         let children =
             std::mem::take(&mut *self.children.lock().unwrap_or_else(PoisonError::into_inner));
         for child in children.into_values().filter_map(|cell| cell.try_lock().ok()?.take()) {
-            child.guards.iter().for_each(Guard::disarm);
+            child.outlive();
         }
     }
 }

@@ -115,17 +115,25 @@ impl Pairs {
             return Ok((key, pair));
         }
         let _opening = self.opening.lock().await;
+        client.check_open()?;
         if let Some(pair) = self.known(client, &key) {
             return Ok((key, pair));
         }
         let opened = client.detached(open(client.clone(), key.clone())).await?;
         let opened = Arc::new(opened);
         let mut kept = self.lock();
-        kept.retain(|(known, pair)| *known != key && pair.is_usable(client));
-        if kept.len() >= KEPT {
-            kept.remove(0);
-        }
+        kept.retain(|(_, pair)| {
+            let usable = pair.is_usable(client);
+            if !usable {
+                pair.outlive();
+            }
+            usable
+        });
+        // Where there are too many, the first one is ended.
+        let evicted = (kept.len() >= KEPT).then(|| kept.remove(0));
         kept.push((key.clone(), Arc::clone(&opened)));
+        drop(kept);
+        drop(evicted);
         Ok((key, opened))
     }
 

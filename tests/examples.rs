@@ -126,8 +126,10 @@ async fn quickstart_tells_its_story() {
 mod agents {
     use std::collections::HashMap;
 
+    use axum::{Router, routing::post};
+
     use super::*;
-    use support::dev::Running;
+    use support::dev::{Folder, Running};
 
     /// Runs an example to its end.
     async fn told(example: &str, variables: Option<&HashMap<String, String>>) -> String {
@@ -176,6 +178,59 @@ mod agents {
             assert!(text.contains("held with lease 3, Active"), "{text}");
             assert!(text.ends_with("the service is ended\n"), "{text}");
         }
+    }
+
+    /// A control plane of its own process, whose Gateway leads to a server of the test's.
+    const TUTORIAL: &str = r#"
+[[zones]]
+id = "zone-1"
+
+[[zones.applications]]
+id = "shop"
+client_secret = "shop-secret"
+
+[[zones.resources]]
+identifier = "resource://billing-api"
+upstream_url = "UPSTREAM"
+scopes = ["charge:create"]
+credential = "none"
+
+[[zones.grants]]
+application = "shop"
+resource = "resource://billing-api"
+role = "shop"
+scopes = ["charge:create"]
+"#;
+
+    #[tokio::test]
+    async fn the_tutorial_works_as_it_is_written_here_and_elsewhere() {
+        let upstream = Router::new().route("/charge", post(|body: String| async { body }));
+        let url = support::serve(upstream).await;
+        let folder = Folder::new("tutorial");
+        let world = folder.file("world.toml", &TUTORIAL.replace("UPSTREAM", &url));
+        let running = Running::start(&["--world", &world]).await;
+        let mut variables = running.variables().await;
+        for (name, value) in [
+            ("CARACAL_RESOURCE_ID", "resource://billing-api"),
+            ("CARACAL_RESOURCE_PATH", "/charge"),
+            ("CARACAL_RESOURCE_SCOPES", "resource://billing-api=charge:create"),
+        ] {
+            variables.insert(name.to_owned(), value.to_owned());
+        }
+        let text = told("tutorial", None).await;
+        assert!(text.contains(r#"{"charged":1200}"#), "{text}");
+        let text = told("tutorial", Some(&variables)).await;
+        assert!(text.contains(r#"{"amount":1200}"#), "{text}");
+        assert!(text.contains("200 OK, in the audit trail as Some("), "{text}");
+    }
+
+    #[tokio::test]
+    async fn each_service_of_a_chain_goes_on_with_less() {
+        let text = told("multi_hop", None).await;
+        for hop in ["hop 1: 2 sessions", "hop 2: 3 sessions", "hop 3: 4 sessions"] {
+            assert!(text.contains(hop), "{text}");
+        }
+        assert!(text.ends_with("each hop with less than the one before\n"), "{text}");
     }
 
     #[tokio::test]

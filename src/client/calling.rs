@@ -100,6 +100,9 @@ impl Calling {
                     ),
                 ));
             }
+            (Some(pinned), _) if pinned.resource.trim().is_empty() => {
+                return Err(CaracalError::usage("invalid_target", "the resource id is blank"));
+            }
             (Some(pinned), _) => Some(pinned.resource.clone()),
             (None, named) => named,
         };
@@ -181,6 +184,7 @@ impl Calling {
     ) -> Result<(BearerToken, Option<CaracalContext>), CaracalError> {
         let resource = resource.ok_or_else(resource_required)?;
         let scopes = self.configured_scopes(resource)?;
+        self.client.tokens().check_exchange()?;
         let purpose = self.purpose(resource, &scopes)?;
         let labels = self.application.as_ref().map_or(&[][..], |pinned| &pinned.labels);
         let (token, context) = self.client.pairs().mint(&self.client, labels, &purpose).await?;

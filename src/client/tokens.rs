@@ -128,6 +128,11 @@ impl Tokens {
         sts.federate(&credentials, subject_token, ttl).await
     }
 
+    /// Refuses what needs a mint, where none can be had.
+    pub(super) fn check_exchange(&self) -> Result<(), CaracalError> {
+        self.exchanging().map(drop)
+    }
+
     /// How an approval stands.
     pub(super) async fn approval_state(
         &self,

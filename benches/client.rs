@@ -11,7 +11,7 @@ use std::{
 
 use caracal_axum::{
     Caracal, Grant, TraceId, current,
-    embedded::{EmbeddedCaracal, Limits, World},
+    embedded::{self, Application, EmbeddedCaracal, Limits, Resource, World, Zone},
     to_envelope, to_headers,
 };
 use serde_json::{Value, json};
@@ -53,6 +53,40 @@ impl ByHand {
         let session = started["agent_session_id"].as_str().unwrap();
         let end = self.http.delete(format!("{agents}/{session}")).bearer_auth(&self.token);
         assert_eq!(end.send().await.unwrap().status(), 204);
+    }
+}
+
+/// A mint and the call it is for, by hand.
+struct CallByHand {
+    http: reqwest::Client,
+    sts: String,
+    gateway: String,
+    session: String,
+    edge: String,
+}
+
+impl CallByHand {
+    async fn call(&self) {
+        let form = format!(
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&zone_id=zone-1\
+             &application_id=app-1&client_secret=app-1-secret&scope=tickets%3Aread\
+             &resource=resource%3A%2F%2Ftickets&agent_session_id={}&delegation_edge_id={}",
+            self.session, self.edge
+        );
+        let minted = self
+            .http
+            .post(format!("{}/oauth/2/token", self.sts))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form);
+        let minted: Value = minted.send().await.unwrap().json().await.unwrap();
+        let call = self
+            .http
+            .get(format!("{}/open", self.gateway))
+            .bearer_auth(minted["access_token"].as_str().unwrap())
+            .header("x-caracal-resource", "resource://tickets");
+        let answer = call.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        black_box(answer.bytes().await.unwrap());
     }
 }
 
@@ -133,4 +167,73 @@ async fn main() {
     for row in [&mut floor, &mut session, &mut narrowed, &mut envelope, &mut headers] {
         row.print();
     }
+    calls().await;
+}
+
+/// Calls through the Gateway, to an upstream that answers at once.
+async fn calls() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().route("/open", axum::routing::get(|| async { "[]" }));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut limits = Limits::default();
+    limits.requests_per_minute = u32::MAX;
+    limits.mints_per_minute_per_resource_and_application = u32::MAX;
+    let tickets = "resource://tickets";
+    let zone = Zone::new("zone-1")
+        .application(Application::new("app-1").client_secret("app-1-secret"))
+        .resource(Resource::new(tickets).scopes(["tickets:read"]).upstream(upstream))
+        .grant(embedded::Grant::new("app-1", tickets).role("app-1").scopes(["tickets:read"]));
+    let world = World::new().zone(zone).limits(limits);
+    let embedded = EmbeddedCaracal::builder().world(world).start().await.unwrap();
+    let caracal = embedded
+        .client_builder("app-1")
+        .resource(tickets, "https://tickets.internal", ["tickets:read"])
+        .build()
+        .unwrap();
+    let parent = caracal.spawn().start().await.unwrap();
+    let narrow = Grant::narrow(["tickets:read"]).resource(tickets);
+    let child = caracal.spawn().labels(["app-1"]).parent(parent.context().clone()).grant(narrow);
+    let child = child.start().await.unwrap();
+    let by_hand = CallByHand {
+        http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        sts: embedded.sts_url().to_owned(),
+        gateway: embedded.gateway_url().to_owned(),
+        session: child.agent_session_id().to_owned(),
+        edge: child.context().delegation_edge_id().unwrap().to_owned(),
+    };
+    let transport = caracal.transport().context(child.context().clone());
+    let application = caracal.application_transport(tickets, ["tickets:read"]);
+    let [mut floor, mut own, mut pair] = [
+        "floor: a mint and the call by hand",
+        "transport() in a session with a delegation",
+        "application_transport(..), its pair open",
+    ]
+    .map(Row::new);
+    let url = "https://tickets.internal/open";
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        for _ in 0..CALLS {
+            by_hand.call().await;
+        }
+        floor.add(began.elapsed(), CALLS);
+        let began = Instant::now();
+        for _ in 0..CALLS {
+            let answer = transport.get(url).send().await.unwrap();
+            black_box(answer.bytes().await.unwrap());
+        }
+        own.add(began.elapsed(), CALLS);
+        let began = Instant::now();
+        for _ in 0..CALLS {
+            let answer = application.get(url).send().await.unwrap();
+            black_box(answer.bytes().await.unwrap());
+        }
+        pair.add(began.elapsed(), CALLS);
+    }
+    for row in [&mut floor, &mut own, &mut pair] {
+        row.print();
+    }
+    child.end().await.unwrap();
+    parent.end().await.unwrap();
+    caracal.close().await;
 }

@@ -1,5 +1,5 @@
-//! An agent at work: it gives a child a part of its authority, mints with it, delegates to a peer,
-//! and takes that back.
+//! An agent at work: it gives a child a part of its authority, which mints with it and calls through
+//! the Gateway; it delegates to a peer, and takes that back.
 //!
 //! ```text
 //! cargo run --example agent --features embedded                 # against a Caracal of its own
@@ -84,10 +84,17 @@ async fn work(
     let minted = child
         .try_run(async |child| {
             println!("child   session {} with {scopes:?} on {resource}", id(&child));
-            caracal.mint_mandate(resource, scopes).await
+            let minted = caracal.mint_mandate(resource, scopes).await;
+            println!("child   mints: {}", outcome(&minted));
+            // A call mints for itself: a mandate is good for one.
+            let call = caracal.transport().scopes(scopes).fetch(resource, "/open").send();
+            match call.await {
+                Ok(answer) => println!("child   calls: {}", answer.status()),
+                Err(error) => println!("child   calls: refused, {error}"),
+            }
+            minted
         })
         .await;
-    println!("child   mints: {}", outcome(&minted));
     minted?;
 
     // A peer is a session of its own. It learns the id of the delegation by your own means.

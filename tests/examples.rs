@@ -165,6 +165,9 @@ mod agents {
             let lines = ["child   mints: a mandate", "peer    mints: a mandate"];
             assert!(lines.iter().all(|line| text.contains(line)), "{text}");
             assert!(text.contains("peer    mints: refused"), "{text}");
+            // The resource of the other control plane leads nowhere.
+            let called = if variables.is_some() { "403 Forbidden" } else { "200 OK" };
+            assert!(text.contains(&format!("child   calls: {called}")), "{text}");
             assert!(text.ends_with("all sessions are ended\n"), "{text}");
         }
     }

@@ -101,8 +101,11 @@ pub use client::{
     DetachedService, GatewayRequest, Grant, Health, Heartbeat, HookFailed, LeaseLost, MintMandate,
     MintedMandate, OutboundHeaders, Refusal, Renewal, ResourceBinding, Revocable, Revocation,
     RevokeDelegation, Revoked, ServiceAgent, SessionState, Spawn, SpawnService, Subscription,
-    Transport, TransportRequest, Unreachable, UnusableAnswer, Usage,
+    Transport, TransportFuture, TransportLayer, TransportRequest, TransportService, Unreachable,
+    UnusableAnswer, Usage,
 };
+#[cfg(feature = "blocking")]
+pub use client::{BlockingRequest, BlockingResponse, BlockingTransport};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use context::{
     Binding, Bound, CaracalContext, ChainLink, ContextRejection, InContext, Mandate, Proof,

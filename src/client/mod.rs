@@ -1,6 +1,8 @@
 //! The way out: what this process does as an application of its own.
 
 mod authority;
+#[cfg(feature = "blocking")]
+mod blocking;
 mod builder;
 mod calling;
 mod claim;
@@ -16,8 +18,11 @@ mod headers;
 mod hints;
 mod hooks;
 mod http;
+mod layer;
 mod lease;
 mod live;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 mod mint;
 mod opened;
 mod origin;
@@ -51,6 +56,8 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Instrument as _;
 
 pub use authority::Authority;
+#[cfg(feature = "blocking")]
+pub use blocking::{BlockingRequest, BlockingResponse, BlockingTransport};
 pub use builder::CaracalBuilder;
 pub use config::{ConfigSource, ResourceBinding};
 pub use credentials::Credentials;
@@ -63,6 +70,7 @@ pub use event::ClientEvent;
 pub use grant::{DelegationConstraints, Grant};
 pub use headers::{BindContext, BindFromHeaders, OutboundHeaders};
 pub use hooks::Subscription;
+pub use layer::{TransportFuture, TransportLayer, TransportService};
 pub use lease::SessionState;
 pub use mint::{MintMandate, MintedMandate};
 pub use renewal::{LeaseLost, Renewal};

@@ -21,7 +21,7 @@ use http::{HeaderMap, Response, StatusCode, request::Parts};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use support::{agent::TICKETS, client, serve};
+use support::{agent::TICKETS, serve};
 use tower::{Layer as _, Service, ServiceExt as _};
 
 const URL: &str = "https://tickets.internal/v1/tickets";
@@ -215,12 +215,21 @@ async fn the_middleware_follows_no_redirect_with_what_it_gave() {
     assert_eq!(http.get(&other).send().await.unwrap().status(), StatusCode::OK);
     assert!(seen.lock().unwrap().iter().all(bare));
 
-    let shown = caracal.transport().allow_root().propagate_to(&other).unwrap();
-    let follows = reqwest::Client::builder().no_proxy().build().unwrap();
-    let http = reqwest_middleware::ClientBuilder::new(follows).with(shown).build();
-    http.get(&other).send().await.unwrap();
-    let headers = seen.lock().unwrap().pop().unwrap();
-    assert!(headers.contains_key("traceparent") && !headers.contains_key("authorization"));
+    // One that may know the ids, and sends whoever calls it to one that may not.
+    let to = other.clone();
+    let redirecting = serve(Router::new().fallback(async move || Redirect::temporary(&to))).await;
+    for (listed, status, ids) in
+        [(&other, StatusCode::OK, 1), (&redirecting, StatusCode::TEMPORARY_REDIRECT, 0)]
+    {
+        seen.lock().unwrap().clear();
+        let shown = caracal.transport().allow_root().propagate_to(listed).unwrap();
+        let follows = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = reqwest_middleware::ClientBuilder::new(follows).with(shown).build();
+        assert_eq!(http.get(listed).send().await.unwrap().status(), status);
+        let seen = seen.lock().unwrap();
+        assert!(seen.iter().all(|headers| !headers.contains_key("authorization")));
+        assert_eq!(seen.iter().filter(|headers| headers.contains_key("traceparent")).count(), ids);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -290,6 +299,5 @@ fn its_thread_ends_with_the_last_handle() {
         assert_eq!(threads(), 1);
         drop(other);
         assert!(becomes(0));
-        let _ = client();
     });
 }

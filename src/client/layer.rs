@@ -21,7 +21,6 @@ use super::{CaracalError, Revocable, Transport, calling::Calling};
 
 impl Transport {
     /// The same for an HTTP client of your own: hyper, tonic, any `Service<http::Request<B>>`.
-    #[must_use]
     pub fn layer(&self) -> TransportLayer {
         TransportLayer { calling: self.calling.clone(), origin: None }
     }

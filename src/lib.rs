@@ -102,8 +102,11 @@ pub use client::{
     FederatedSubject, GatewayRequest, Grant, Health, Heartbeat, HookFailed, LeaseLost, MintMandate,
     MintedMandate, OutboundHeaders, PendingApproval, Refusal, Renewal, ResourceBinding, Revocable,
     Revocation, RevokeDelegation, Revoked, ServiceAgent, SessionState, Spawn, SpawnService,
-    Subscription, Transport, TransportRequest, Unreachable, UnusableAnswer, Usage, WaitForApproval,
+    Subscription, Transport, TransportFuture, TransportLayer, TransportRequest, TransportService,
+    Unreachable, UnusableAnswer, Usage, WaitForApproval,
 };
+#[cfg(feature = "blocking")]
+pub use client::{BlockingRequest, BlockingResponse, BlockingTransport};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use context::{
     Binding, Bound, CaracalContext, ChainLink, ContextRejection, InContext, Mandate, Proof,

@@ -27,6 +27,8 @@ pub(crate) struct Clients {
     direct: Client,
     proxied: Client,
     explicit: bool,
+    #[cfg(feature = "blocking")]
+    made: Box<(Connecting, usize)>,
 }
 
 impl Connecting {
@@ -52,6 +54,8 @@ impl Connecting {
             direct: build(self.builder(idle).no_proxy())?,
             proxied: build(proxied)?,
             explicit: self.proxy.is_some(),
+            #[cfg(feature = "blocking")]
+            made: Box::new((self.clone(), idle)),
         })
     }
 
@@ -83,6 +87,13 @@ impl Clients {
     /// The client for requests to `url`.
     pub(crate) fn of(&self, url: &Url) -> &Client {
         if self.may_proxy(url) { &self.proxied } else { &self.direct }
+    }
+
+    /// The same with connections of their own; what could be set up once can be again.
+    #[cfg(feature = "blocking")]
+    pub(crate) fn apart(&self) -> Option<Self> {
+        let (connecting, idle) = &*self.made;
+        connecting.clients(*idle).ok()
     }
 
     fn may_proxy(&self, url: &Url) -> bool {

@@ -73,6 +73,13 @@ impl Calling {
         }
     }
 
+    /// The same in the context that is bound now, whoever goes on with it.
+    pub(super) fn bound(&self) -> Self {
+        let mut bound = self.clone();
+        bound.context = bound.context.or_else(current);
+        bound
+    }
+
     /// Judges where a request goes, as its target is written, and gives it the headers it goes with.
     /// A mandate is minted for it and for nothing else.
     pub(super) async fn prepare(

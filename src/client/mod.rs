@@ -3,6 +3,8 @@
 mod application;
 mod approvals;
 mod authority;
+#[cfg(feature = "blocking")]
+mod blocking;
 mod builder;
 mod calling;
 mod claim;
@@ -20,8 +22,11 @@ mod hints;
 mod hooks;
 mod http;
 mod inner;
+mod layer;
 mod lease;
 mod live;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 mod mint;
 mod opened;
 mod origin;
@@ -55,6 +60,8 @@ use tokio_util::task::TaskTracker;
 pub use application::ApplicationTransport;
 pub use approvals::{ApprovalState, PendingApproval, WaitForApproval};
 pub use authority::Authority;
+#[cfg(feature = "blocking")]
+pub use blocking::{BlockingRequest, BlockingResponse, BlockingTransport};
 pub use builder::CaracalBuilder;
 pub use config::{ConfigSource, ResourceBinding};
 pub use credentials::Credentials;
@@ -68,6 +75,7 @@ pub use federation::{FederateSubject, FederatedSubject};
 pub use grant::{DelegationConstraints, Grant};
 pub use headers::{BindContext, BindFromHeaders, OutboundHeaders};
 pub use hooks::Subscription;
+pub use layer::{TransportFuture, TransportLayer, TransportService};
 pub use lease::SessionState;
 pub use mint::{MintMandate, MintedMandate};
 pub use renewal::{LeaseLost, Renewal};

@@ -13,7 +13,10 @@ use super::{
     error::Source,
     revocable::Revocable,
 };
-use crate::{CaracalContext, outgoing::cause};
+use crate::{
+    CaracalContext,
+    outgoing::{Clients, cause},
+};
 
 /// Makes requests in the bound identity; of [`Caracal::transport`]. Cheap to clone.
 ///
@@ -26,7 +29,7 @@ use crate::{CaracalContext, outgoing::cause};
 #[derive(Clone)]
 #[must_use = "a transport sends nothing by itself"]
 pub struct Transport {
-    calling: Calling,
+    pub(super) calling: Calling,
 }
 
 impl Caracal {
@@ -305,9 +308,24 @@ impl TransportRequest {
     /// When it may not be sent, no mandate was to be had, or nobody answered. Whatever is answered is
     /// no error.
     pub async fn send(self) -> Result<reqwest::Response, CaracalError> {
+        let clients = self.calling.client.clients().clone();
+        self.send_by(&clients).await
+    }
+
+    /// The same in the context that is bound now, wherever it is sent then.
+    #[cfg(feature = "blocking")]
+    pub(super) fn bound(mut self) -> Self {
+        self.calling = self.calling.bound();
+        self
+    }
+
+    pub(super) async fn send_by(
+        self,
+        clients: &Clients,
+    ) -> Result<reqwest::Response, CaracalError> {
         let Self { calling, method, target, mut headers, body, timeout } = self;
         let url = calling.prepare(&target?, &mut headers).await?;
-        let client = calling.client.clients().of(&url);
+        let client = clients.of(&url);
         let mut request = client.request(method, url.clone()).headers(headers);
         if let Some(body) = body {
             request = request.body(body);
@@ -325,16 +343,24 @@ impl TransportRequest {
                 source: Source::from(Box::from(cause(error))),
             })
         })?;
-        let (parts, body) = http::Response::from(answered).into_parts();
-        let mut builder =
-            http::Response::builder().status(parts.status).version(parts.version).url(url);
-        if let Some(headers) = builder.headers_mut() {
-            *headers = parts.headers;
-        }
-        let answer = builder.body(Body::wrap(Revocable::new(body)));
-        // All of its parts are those of a response.
-        answer.map(Into::into).map_err(|_| CaracalError::usage("invalid_response", "no response"))
+        revocable(answered, url)
     }
+}
+
+/// An answer from `url` that fails at its end where the Gateway cut it.
+pub(super) fn revocable(
+    answered: reqwest::Response,
+    url: Url,
+) -> Result<reqwest::Response, CaracalError> {
+    let (parts, body) = http::Response::from(answered).into_parts();
+    let mut builder =
+        http::Response::builder().status(parts.status).version(parts.version).url(url);
+    if let Some(headers) = builder.headers_mut() {
+        *headers = parts.headers;
+    }
+    let answer = builder.body(Body::wrap(Revocable::new(body)));
+    // All of its parts are those of a response.
+    answer.map(Into::into).map_err(|_| CaracalError::usage("invalid_response", "no response"))
 }
 
 impl fmt::Debug for Transport {

@@ -106,7 +106,7 @@ async fn it_prints_what_a_client_needs_and_then_that_it_is_ready() {
     ] {
         assert_eq!(variables[name], value);
     }
-    for name in ["CARACAL_STS_URL", "CARACAL_COORDINATOR_URL"] {
+    for name in ["CARACAL_STS_URL", "CARACAL_COORDINATOR_URL", "CARACAL_GATEWAY_URL"] {
         let url = &variables[name];
         assert!(url.starts_with("http://127.0.0.1:") && !url.ends_with(":0"), "{url}");
         assert_eq!(client().get(format!("{url}/health")).send().await.unwrap().status(), 200);
@@ -162,7 +162,8 @@ async fn another_application_can_be_chosen() {
     assert_eq!(variables["CARACAL_APP_RESOURCES"], "");
 
     let (code, stdout, stderr) =
-        run(&["--sts", "0", "--coordinator", "0", "--application", "app-9"]).await;
+        run(&["--sts", "0", "--coordinator", "0", "--gateway", "0", "--application", "app-9"])
+            .await;
     assert_eq!((code, stdout.as_str()), (1, ""));
     assert!(stderr.contains("no application `app-9`, only: app-1"), "{stderr}");
 }
@@ -266,7 +267,7 @@ async fn without_the_option_there_is_no_operator() {
     let running = Running::start(&[]).await;
     assert!(!running.lines.iter().any(|line| line.starts_with("operator")));
     let variables = running.variables().await;
-    for name in ["CARACAL_STS_URL", "CARACAL_COORDINATOR_URL"] {
+    for name in ["CARACAL_STS_URL", "CARACAL_COORDINATOR_URL", "CARACAL_GATEWAY_URL"] {
         let sent = client()
             .post(format!("{}/operator", variables[name]))
             .json(&json!({"action": "advance", "seconds": 1}));
@@ -300,6 +301,7 @@ async fn configurations_are_for_their_owner_alone_and_never_overwritten() {
         ("application_id", "CARACAL_APPLICATION_ID"),
         ("sts_url", "CARACAL_STS_URL"),
         ("coordinator_url", "CARACAL_COORDINATOR_URL"),
+        ("gateway_url", "CARACAL_GATEWAY_URL"),
         ("app_client_secret", "CARACAL_APP_CLIENT_SECRET"),
     ] {
         assert_eq!(table[key].as_str(), Some(variables[name].as_str()), "{key}");
@@ -308,14 +310,14 @@ async fn configurations_are_for_their_owner_alone_and_never_overwritten() {
     let resources: Vec<_> =
         credentials.iter().map(|one| one["resource"].as_str().unwrap()).collect();
     assert_eq!(resources, ["resource://tickets", MAIL]);
-    assert_eq!(table.len(), 6);
+    assert_eq!(table.len(), 7);
     assert_eq!(read(&one), read(&two));
     let mode = |file: &str| fs::metadata(file).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&one), mode(&two)), (0o600, 0o600));
     assert_eq!(running.signal("-TERM").await.0, Some(0));
 
     let kept = read(&one);
-    let ports = ["--sts", "0", "--coordinator", "0"];
+    let ports = ["--sts", "0", "--coordinator", "0", "--gateway", "0"];
     let (code, stdout, stderr) = run(&[&ports[..], &["--write-config", &one]].concat()).await;
     assert_eq!((code, stdout.as_str()), (1, ""));
     assert!(stderr.contains("is there already") && stderr.contains("--force"), "{stderr}");
@@ -370,10 +372,14 @@ async fn calls_that_make_no_sense_are_refused() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for arguments in [
-        ["--sts", &address, "--coordinator", "0", "--operator", "0"],
-        ["--sts", "0", "--coordinator", &address, "--operator", "0"],
-        ["--sts", "0", "--coordinator", "0", "--operator", &address],
+        [&*address, "0", "0", "0"],
+        ["0", &address, "0", "0"],
+        ["0", "0", &address, "0"],
+        ["0", "0", "0", &address],
     ] {
+        let names = ["--sts", "--coordinator", "--gateway", "--operator"];
+        let arguments: Vec<_> =
+            names.into_iter().zip(arguments).flat_map(<[&str; 2]>::from).collect();
         let (code, stdout, stderr) = run(&arguments).await;
         assert_eq!((code, stdout.as_str()), (1, ""));
         assert!(stderr.contains(&format!("cannot listen on {address}: ")), "{stderr}");
@@ -388,6 +394,7 @@ async fn help_says_all_there_is() {
         "--world",
         "--sts",
         "--coordinator",
+        "--gateway",
         "--operator",
         "--application",
         "--write-config",

@@ -1,4 +1,4 @@
-//! Conversations that were held with the real STS and Coordinator of v1.0.0, held again with the
+//! Conversations that were held with the real STS, Coordinator and Gateway of v1.0.0, held again with the
 //! embedded ones: the same statuses, codes, headers and members.
 #![cfg(feature = "embedded")]
 
@@ -11,11 +11,11 @@ use caracal_axum::{
     ManualClock,
     embedded::{EmbeddedCaracal, World},
 };
-use replay::{Bases, Operator, Report};
+use replay::{Bases, Echo, Operator, Report};
 use serde_json::Value;
 
 /// Exchanges that differ, and why they do. The module docs of `embedded` say the same.
-const DIFFERENCES: [(&str, &str); 4] = [
+const DIFFERENCES: [(&str, &str); 5] = [
     (
         "coordinator coordinator-body-encoding step 10",
         "`__proto__` is an unknown member like any other: the refusal guards a JavaScript parser",
@@ -23,6 +23,10 @@ const DIFFERENCES: [(&str, &str); 4] = [
     (
         "coordinator-idempotency idempotency-same-request step 5",
         "in metadata 1.0 and 1 are different values: they are one to JavaScript",
+    ),
+    (
+        "gateway-forwarding request-headers-removed step 14",
+        "every line of `Connection` is read, not only the first",
     ),
     ("sts request-ids-on-other-routes step 2", "there are no approvals yet"),
     ("sts request-ids-on-other-routes step 3", "there are no approvals yet"),
@@ -73,9 +77,9 @@ impl Operator for support::dev::Running {
     }
 }
 
-fn bases(sts_url: &str, coordinator_url: &str) -> Bases {
+fn bases([sts, coordinator, gateway]: [&str; 3]) -> Bases {
     let address = |url: &str| url.strip_prefix("http://").unwrap().parse().unwrap();
-    Bases { sts: address(sts_url), coordinator: address(coordinator_url) }
+    Bases { sts: address(sts), coordinator: address(coordinator), gateway: address(gateway) }
 }
 
 /// A file and its world, the limits of the file included.
@@ -94,6 +98,8 @@ fn conversation(name: &str) -> (Value, String) {
 /// Replays a file against a control plane of its own, under a clock that only `wait` moves.
 async fn replayed(name: &str) -> Report {
     let (file, world) = conversation(name);
+    let echo = Echo::start().await;
+    let world = echo.serve(&world);
     let clock = ManualClock::new(1_790_000_000);
     // Between two full seconds, where a clock that is read nearly always is.
     clock.advance(Duration::from_millis(400));
@@ -103,7 +109,7 @@ async fn replayed(name: &str) -> Report {
         .start()
         .await
         .unwrap();
-    let bases = bases(caracal.sts_url(), caracal.coordinator_url());
+    let bases = bases([caracal.sts_url(), caracal.coordinator_url(), caracal.gateway_url()]);
     let variables = replay::world_variables(&world);
     let report = replay::replay(name, &file, &variables, &bases, &Operated(&caracal)).await;
     caracal.shutdown().await;
@@ -114,13 +120,16 @@ async fn replayed(name: &str) -> Report {
 #[cfg(unix)]
 async fn replayed_by_the_program(name: &str) -> Report {
     let (file, world) = conversation(name);
+    let echo = Echo::start().await;
+    let world = echo.serve(&world);
     let folder = support::dev::Folder::new(&format!("transcripts-{name}"));
     // The keys of identity providers stand beside the world.
     folder.file("idp_jwks.json", &vector("idp_jwks.json"));
     let path = folder.file("world.toml", &world);
     let program = support::dev::Running::start(&["--world", &path, "--operator", "0"]).await;
     let printed = program.variables().await;
-    let bases = bases(&printed["CARACAL_STS_URL"], &printed["CARACAL_COORDINATOR_URL"]);
+    let urls = ["CARACAL_STS_URL", "CARACAL_COORDINATOR_URL", "CARACAL_GATEWAY_URL"];
+    let bases = bases(urls.map(|name| &*printed[name]));
     let variables = replay::world_variables(&world);
     let report = replay::replay(name, &file, &variables, &bases, &program).await;
     let (code, log) = program.signal("-TERM").await;
@@ -128,8 +137,7 @@ async fn replayed_by_the_program(name: &str) -> Report {
     report
 }
 
-/// Replays and compares what differs with what may. What needs a Gateway is left out: of
-/// `sts-rotation` that is everything.
+/// Compares what differs with what may.
 fn holds(name: &str, report: &Report, transcripts: usize, exchanges: usize) {
     let unlisted: Vec<_> = report
         .differing
@@ -175,7 +183,7 @@ macro_rules! files {
 }
 
 files! {
-    coordinator: "coordinator", 29, 427;
+    coordinator: "coordinator", 30, 437;
     coordinator_idempotency: "coordinator-idempotency", 11, 117;
     coordinator_identity: "coordinator-identity", 2, 26;
     coordinator_late_sweep: "coordinator-late-sweep", 4, 36;
@@ -183,9 +191,14 @@ files! {
     coordinator_limits: "coordinator-limits", 3, 52;
     coordinator_rate: "coordinator-rate", 1, 39;
     coordinator_services: "coordinator-services", 10, 112;
-    delegations: "delegations", 24, 497;
-    delegations_hops: "delegations-hops", 15, 642;
-    delegations_revoke: "delegations-revoke", 10, 143;
-    sts: "sts", 41, 444;
+    delegations: "delegations", 27, 536;
+    delegations_hops: "delegations-hops", 18, 681;
+    delegations_revoke: "delegations-revoke", 14, 197;
+    gateway: "gateway", 20, 224;
+    gateway_credentials: "gateway-credentials", 13, 119;
+    gateway_forwarding: "gateway-forwarding", 21, 307;
+    gateway_rotation: "gateway-rotation", 1, 15;
+    sts: "sts", 43, 458;
     sts_limits: "sts-limits", 1, 7;
+    sts_rotation: "sts-rotation", 1, 16;
 }

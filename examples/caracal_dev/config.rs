@@ -49,6 +49,7 @@ fn profile(environment: &[(&'static str, String)]) -> String {
         ("application_id", "CARACAL_APPLICATION_ID"),
         ("sts_url", "CARACAL_STS_URL"),
         ("coordinator_url", "CARACAL_COORDINATOR_URL"),
+        ("gateway_url", "CARACAL_GATEWAY_URL"),
         ("app_client_secret", "CARACAL_APP_CLIENT_SECRET"),
     ] {
         text += &format!("{key} = {}\n", in_toml_quotes(of(name)));

@@ -1,5 +1,5 @@
-//! A Caracal control plane in one process, for development: STS and Coordinator, and at wish an
-//! endpoint for what operators do.
+//! A Caracal control plane in one process, for development: STS, Coordinator and Gateway, and at
+//! wish an endpoint for what operators do.
 //!
 //! ```text
 //! cargo run --example caracal_dev --features embedded -- --help
@@ -50,7 +50,7 @@ async fn main() -> ExitCode {
              no encryption and no protection",
         );
     }
-    match serve(options).await {
+    match serve(*options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("error: {error}");
@@ -87,7 +87,8 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
 
     let mut builder = EmbeddedCaracal::builder()
         .sts_address(options.sts)
-        .coordinator_address(options.coordinator);
+        .coordinator_address(options.coordinator)
+        .gateway_address(options.gateway);
     if let Some(file) = &options.world {
         let name = file.display();
         let text = fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
@@ -107,8 +108,9 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         tokio::spawn(axum::serve(listener, operator::routes(&caracal)).into_future());
     }
     let exports = configure(&options, &caracal)?;
-    for address in [Some(options.sts), Some(options.coordinator), options.operator] {
-        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+    let services = [options.sts, options.coordinator, options.gateway];
+    for address in services.into_iter().chain(options.operator) {
+        if !address.ip().is_loopback() {
             tracing::warn!("{address} can be reached from other machines; nothing is encrypted");
         }
     }

@@ -7,7 +7,8 @@ use std::{
 };
 
 pub(crate) const HELP: &str = "\
-A Caracal control plane in one process, for development and tests: STS and Coordinator.
+A Caracal control plane in one process, for development and tests: STS, Coordinator and
+Gateway.
 
 All state is in memory: keys, sessions and tokens end with the process. Nothing is encrypted. It
 does not start where CARACAL_ENV is production.
@@ -18,6 +19,7 @@ usage: caracal_dev [OPTIONS]
                          zone `zone-1` with application `app-1` and `resource://tickets`
     --sts ADDR           where the STS listens (127.0.0.1:8080)
     --coordinator ADDR   where the Coordinator listens (127.0.0.1:4000)
+    --gateway ADDR       where the Gateway listens (127.0.0.1:8081)
     --operator ADDR      where `POST /operator` is answered; without it, nowhere. Who can reach it
                          needs no credential
     --application ID     whose environment and configuration is meant (the first of the world)
@@ -44,6 +46,7 @@ pub(crate) struct Options {
     pub(crate) world: Option<PathBuf>,
     pub(crate) sts: SocketAddr,
     pub(crate) coordinator: SocketAddr,
+    pub(crate) gateway: SocketAddr,
     pub(crate) operator: Option<SocketAddr>,
     pub(crate) application: Option<String>,
     pub(crate) write_config: Vec<PathBuf>,
@@ -52,7 +55,7 @@ pub(crate) struct Options {
 
 pub(crate) enum Wish {
     Help,
-    Serve(Options),
+    Serve(Box<Options>),
 }
 
 /// Reads `--name value` and `--name=value`.
@@ -61,6 +64,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wish, S
         world: None,
         sts: loopback(8080),
         coordinator: loopback(4000),
+        gateway: loopback(8081),
         operator: None,
         application: None,
         write_config: Vec::new(),
@@ -81,6 +85,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wish, S
             "--world" => options.world = Some(value()?.into()),
             "--sts" => options.sts = address(&value()?)?,
             "--coordinator" => options.coordinator = address(&value()?)?,
+            "--gateway" => options.gateway = address(&value()?)?,
             "--operator" => options.operator = Some(address(&value()?)?),
             "--application" => options.application = Some(value()?),
             "--write-config" => options.write_config.push(value()?.into()),
@@ -92,7 +97,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wish, S
             _ => return Err(format!("there is no option `{name}`")),
         }
     }
-    Ok(Wish::Serve(options))
+    Ok(Wish::Serve(options.into()))
 }
 
 /// Nobody else shall reach it unless that was said.

@@ -42,6 +42,9 @@ pub enum Endpoint {
     RevokeDelegation,
     /// `GET` of sessions, delegations and lists of them.
     Read,
+    /// Any request to the Gateway but those to paths of its own, such as `/health`. Its body stands in
+    /// no record: it is passed on as it comes.
+    Gateway,
     /// Any other request.
     Other,
 }

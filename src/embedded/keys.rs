@@ -17,6 +17,9 @@ const PREVIOUS_KEY_SECONDS: u64 = 24 * 60 * 60;
 const KEY_SET_SECONDS: u64 = 10 * 60;
 const KEY_SET_COOL_DOWN_SECONDS: u64 = 30;
 
+/// How long the Gateway uses the key set that it has.
+const GATEWAY_KEY_SET_SECONDS: u64 = 5 * 60;
+
 /// A key of the zone, and what proves its signatures.
 pub(super) struct SigningKey {
     pub(super) kid: String,
@@ -52,6 +55,14 @@ pub(super) struct ZoneKeys {
     previous: Option<Arc<SigningKey>>,
     /// What the Coordinator fetched last.
     fetched: Option<(Vec<Arc<SigningKey>>, Time)>,
+    gateway: GatewayKeys,
+}
+
+/// What the Gateway fetched last, and when it last did so for a key that it did not know.
+#[derive(Default)]
+struct GatewayKeys {
+    fetched: Option<(Vec<Arc<SigningKey>>, Time)>,
+    asked: Option<Time>,
 }
 
 impl ZoneKeys {
@@ -112,6 +123,31 @@ impl ZoneKeys {
         let (keys, _) = self.fetched.as_ref()?;
         claims(token, keys)
     }
+
+    /// As [`ZoneKeys::verify`], with the keys that the Gateway knows: it asks for one that it does
+    /// not know at once, but not twice in half a minute.
+    pub(super) fn verify_at_gateway(
+        &mut self,
+        token: &str,
+        now: Time,
+    ) -> Option<Map<String, Value>> {
+        let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
+        let GatewayKeys { fetched, asked } = &self.gateway;
+        let current = fetched
+            .as_ref()
+            // A zone without keys has no document that could be kept.
+            .filter(|(keys, _)| !keys.is_empty())
+            .filter(|(_, at)| now < at.plus_seconds(GATEWAY_KEY_SET_SECONDS))
+            .map(|(keys, _)| keys);
+        let known = current.is_some_and(|keys| keys.iter().any(|key| key.kid == kid));
+        let may_ask = asked.is_none_or(|at| now >= at.plus_seconds(KEY_SET_COOL_DOWN_SECONDS));
+        if current.is_none() || (!known && may_ask) {
+            let asked = if current.is_some() { Some(now) } else { *asked };
+            self.gateway = GatewayKeys { fetched: Some((self.published(now), now)), asked };
+        }
+        let (keys, _) = self.gateway.fetched.as_ref()?;
+        claims(token, keys)
+    }
 }
 
 /// The text of a claim; empty if there is none.
@@ -162,6 +198,26 @@ mod tests {
         assert!(keys.verify_at_coordinator(&new, at(30)).is_none());
         assert!(keys.verify_at_coordinator(&old, at(30)).is_some());
         assert!(keys.verify_at_coordinator(&new, at(31)).is_some());
+    }
+
+    #[test]
+    fn the_gateway_asks_for_an_unknown_key_once_in_half_a_minute() {
+        let mut keys = ZoneKeys::default();
+        let at = Time::from_seconds;
+        let claims = Map::from_iter([("sub".to_owned(), json!("app-1"))]);
+        let first = keys.signer(at(0)).unwrap().sign(&claims).unwrap();
+        assert!(keys.verify_at_gateway(&first, at(1)).is_some());
+        let second = keys.rotate(at(2)).unwrap().sign(&claims).unwrap();
+        assert!(keys.verify_at_gateway(&second, at(3)).is_some(), "asked for at once");
+        let third = keys.rotate(at(4)).unwrap().sign(&claims).unwrap();
+        assert!(keys.verify_at_gateway(&third, at(32)).is_none());
+        assert!(keys.verify_at_gateway(&first, at(32)).is_some(), "withdrawn, but still known");
+        assert!(keys.verify_at_gateway(&third, at(33)).is_some());
+        assert!(keys.verify_at_gateway(&first, at(33)).is_none());
+        let fourth = keys.rotate(at(34)).unwrap().sign(&claims).unwrap();
+        assert!(keys.verify_at_gateway(&fourth, at(62)).is_none());
+        let fifth = keys.rotate(at(63)).unwrap().sign(&claims).unwrap();
+        assert!(keys.verify_at_gateway(&fifth, at(33 + 300)).is_some(), "what it has is too old");
     }
 
     #[test]

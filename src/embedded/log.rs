@@ -6,6 +6,7 @@ use http::StatusCode;
 use super::{
     registry::MAX_ID_CHARS,
     sts::{Form, Refusal},
+    web,
 };
 
 const TARGET: &str = "caracal_axum::embedded";
@@ -24,6 +25,26 @@ pub(super) fn coordinator(
     let (method, path) = (&head.method, readable(head.uri.path()));
     let code = code.map(|code| format!(" {code}")).unwrap_or_default();
     tracing::info!(target: TARGET, "coordinator {who}: {method} {path} -> {}{code}", status.as_u16());
+}
+
+/// A request to the Gateway and what became of it. The query is the caller's and the upstream's affair.
+pub(super) fn gateway(
+    head: &http::request::Parts,
+    status: StatusCode,
+    code: Option<&str>,
+    application: Option<&str>,
+) {
+    if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
+        return;
+    }
+    let who = application.unwrap_or("unknown");
+    let (method, path) = (readable(head.method.as_str()), readable(head.uri.path()));
+    let resource = head.headers.get("x-caracal-resource").map(web::latin1).unwrap_or_default();
+    let code = code.map(|code| format!(" {code}")).unwrap_or_default();
+    tracing::info!(
+        target: TARGET,
+        "gateway {who}: {method} {path} at {} -> {}{code}", readable(&resource), status.as_u16()
+    );
 }
 
 /// A request to the token endpoint and what became of it. What the form says is written escaped.

@@ -1,5 +1,5 @@
-//! A Caracal control plane in this process: STS and Coordinator on loopback ports of their own,
-//! for developing and testing services and agents without anything else running.
+//! A Caracal control plane in this process: STS, Coordinator and Gateway on loopback ports of their
+//! own, for developing and testing services and agents without anything else running.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,9 +22,43 @@
 //! |---|---|
 //! | STS | `POST /oauth/2/token`, `GET /.well-known/jwks.json?zone_id=`, `/health`, `/ready` |
 //! | Coordinator | sessions: start, end, heartbeat, takeover (`lease`), suspend, resume, detail, lists, effective authority; delegations: create, revoke, lists; `/health`, `/ready` |
+//! | Gateway | calls of resources that have an [upstream](Resource::upstream), with any method and path; `/health`, `/ready` |
 //!
 //! The [`World`] says who and what there is, in the program or from a file
 //! ([`World::from_toml`]). Zones, applications, resources and grants can be added while it runs.
+//!
+//! # Calls through the Gateway
+//!
+//! A call carries a delegated mandate and names its resource in `X-Caracal-Resource`. It is judged,
+//! which uses the mandate up, and passed on with what the upstream of the resource wants to see:
+//!
+//! ```
+//! use caracal_axum::embedded::{
+//!     Application, EmbeddedCaracal, Grant, Resource, UpstreamCredential, World, Zone,
+//! };
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let world = World::new().zone(
+//!     Zone::new("zone-1")
+//!         .application(Application::new("app-1"))
+//!         .resource(
+//!             Resource::new("resource://tickets")
+//!                 .scopes(["tickets:read"])
+//!                 .upstream("http://127.0.0.1:3000/v1") // a service with a `CaracalLayer`
+//!                 .credential(UpstreamCredential::caracal_mandate()),
+//!         )
+//!         .grant(Grant::new("app-1", "resource://tickets").role("reader").scopes(["tickets:read"])),
+//! );
+//! let caracal = EmbeddedCaracal::builder().world(world).start().await?;
+//! println!("calls to {}", caracal.gateway_url());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Bodies pass as they come, in both directions. What is revoked ends them: the Gateway knows a
+//! revoked delegation a second later, an ended session with its next snapshot, every 30 s. A body
+//! without a length then ends with the trailer `X-Caracal-Revoked: true` for a caller that sends
+//! `TE: trailers`, and one with a length is cut.
 //!
 //! # Time
 //!
@@ -65,19 +99,27 @@
 //! - A `ttl_seconds` that overflows at the real STS is refused as too long.
 //! - JSON that is nested deeper than 127 levels, or holds half a surrogate pair, a number beyond
 //!   those of a double or a byte order mark, is no JSON here.
-//! - `agent:lifecycle` is minted at every resource; the real one wants it to have an upstream URL,
-//!   which nothing here has a use for yet.
-//! - Not there: the Gateway, approvals (`/approvals` is unknown, and a scope that needs one is denied) and federation of users,
+//! - `agent:lifecycle` is minted at every resource; the real one wants it to have an upstream URL.
+//! - The Gateway strips what any line of `Connection` names; the real one reads the first alone. It
+//!   asks upstreams for no compressed answers, and says `Accept: */*` where the caller says nothing.
+//!   Names of upstream hosts are not looked up before they are called, so that only what is written
+//!   as an address is refused as one of no service. Of the real one's time limits it has one: an
+//!   upstream that has the whole request begins its answer within 30 s, by the system's clock.
+//! - The texts of its redirects and of what HTTP itself refuses are its own.
+//! - Not there: approvals (`/approvals` is unknown, and a scope that needs one is denied) and federation of users,
 //!   the operators' bearer secret (what operators do is done with the methods of
 //!   [`EmbeddedCaracal`]), `POST /v1/verify`, the Redis streams.
 //! - Right after a rotation the Coordinator refuses tokens of the new key for up to 30 s, as the
-//!   real one does: it fetches keys no sooner.
+//!   real one does: it fetches keys no sooner. So does the Gateway with the key of a second rotation
+//!   within that time.
 //!
 //! [`advance`]: EmbeddedCaracal::advance
 
+mod builder;
 mod constraints;
 mod coordinator;
 mod faults;
+mod gateway;
 mod keys;
 mod kit;
 mod log;
@@ -91,22 +133,31 @@ mod session;
 mod state;
 mod sts;
 mod time;
+mod upstream;
 mod web;
 mod world;
 mod world_file;
 mod zone;
 
 use std::{
-    fmt, io,
-    net::{Ipv4Addr, SocketAddr},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use axum::{extract::Request, response::Response};
 use http::{Method, request::Parts};
-use tokio::net::TcpListener;
 
+pub use self::{
+    builder::{EmbeddedCaracalBuilder, StartError},
+    faults::{Endpoint, Fault},
+    operators::OperatorError,
+    record::{Decision, ReceivedRequest},
+    revocations::EmbeddedRevocations,
+    time::EmbeddedClock,
+    upstream::UpstreamCredential,
+    world::{Application, Grant, Limits, Resource, World, WorldError, Zone},
+};
 use self::{
     faults::Faults,
     record::Records,
@@ -114,15 +165,6 @@ use self::{
     state::State,
     web::{Answered, Received},
 };
-pub use self::{
-    faults::{Endpoint, Fault},
-    operators::OperatorError,
-    record::{Decision, ReceivedRequest},
-    revocations::EmbeddedRevocations,
-    time::EmbeddedClock,
-    world::{Application, Grant, Limits, Resource, World, WorldError, Zone},
-};
-use crate::{Clock, SystemClock};
 
 /// What the services share. The lock is held while a request is judged and never across I/O: the
 /// guard cannot leave the thread, so that the compiler refuses a future that holds it.
@@ -147,14 +189,25 @@ impl Shared {
         // What never arrived whole was never asked.
         let body = web::receive(body).await.map_err(|web::Broken| Unanswered)?;
         let endpoint = endpoint(&head.method, head.uri.path());
-        let number = self.records.add(ReceivedRequest::new(endpoint, &head, &body));
+        let record = ReceivedRequest::new(endpoint, &head, &body);
+        self.attend(endpoint, record, async { answer(self, &head, &body) }).await
+    }
+
+    /// Answers a request that has been received, with the fault that waits for it.
+    async fn attend(
+        &self,
+        endpoint: Endpoint,
+        record: ReceivedRequest,
+        answer: impl Future<Output = Answered>,
+    ) -> Result<Response, Unanswered> {
+        let number = self.records.add(record);
         let fault = self.faults.take(endpoint);
         if let Some(fault) = &fault
             && let Some(instead) = fault.before(&self.clock).await?
         {
             return Ok(instead);
         }
-        let Answered { response, application, code } = answer(self, &head, &body);
+        let Answered { response, application, code } = answer.await;
         let status = response.status().as_u16();
         let replayed = response.headers().contains_key("idempotency-replayed");
         let decision = Decision { endpoint, application, status, code, replayed };
@@ -174,138 +227,15 @@ impl Shared {
 pub struct EmbeddedCaracal {
     shared: Arc<Shared>,
     coordinator_url: String,
-    servers: [Server; 2],
-}
-
-/// Configures an [`EmbeddedCaracal`].
-pub struct EmbeddedCaracalBuilder {
-    world: World,
-    clock: Arc<dyn Clock>,
-    sts: SocketAddr,
-    coordinator: SocketAddr,
-}
-
-/// Why an [`EmbeddedCaracal`] did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The world contradicts itself.
-    #[error(transparent)]
-    World(#[from] WorldError),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-impl EmbeddedCaracalBuilder {
-    /// Who and what there is. Without zones it gets those of [`World::sample`].
-    #[must_use]
-    pub fn world(mut self, world: World) -> Self {
-        self.world = world;
-        self
-    }
-
-    /// Adds a zone to the world.
-    #[must_use]
-    pub fn zone(mut self, zone: Zone) -> Self {
-        self.world.zones.push(zone);
-        self
-    }
-
-    /// The clock to go by, in place of the system's. Set to whole seconds it makes tokens that
-    /// have a full last second; move it by a fraction for the lifetimes of a real clock.
-    #[must_use]
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Where the STS listens: a free port of loopback unless set. The issuer is made of it, so that
-    /// an address of all interfaces (`0.0.0.0`) names no host that clients could reach.
-    #[must_use]
-    pub fn sts_address(mut self, address: SocketAddr) -> Self {
-        self.sts = address;
-        self
-    }
-
-    /// Where the Coordinator listens: a free port of loopback unless set.
-    #[must_use]
-    pub fn coordinator_address(mut self, address: SocketAddr) -> Self {
-        self.coordinator = address;
-        self
-    }
-
-    /// Starts both services on the current Tokio runtime. They listen when this returns.
-    ///
-    /// # Errors
-    ///
-    /// If the world contradicts itself or an address is taken.
-    pub async fn start(self) -> Result<EmbeddedCaracal, StartError> {
-        let clock = EmbeddedClock::new(self.clock);
-        let mut world = self.world;
-        if world.zones.is_empty() {
-            world.zones = World::sample().zones;
-        }
-        let state = State::new(world, clock.clone())?;
-        let (sts, sts_url) = listen(self.sts).await?;
-        let (coordinator, coordinator_url) = listen(self.coordinator).await?;
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            issuer: sts_url,
-            clock,
-            faults: Faults::default(),
-            records: Records::default(),
-        });
-        let for_sts = Arc::clone(&shared);
-        let sts = Server::start(sts, move |_, request| {
-            let shared = Arc::clone(&for_sts);
-            async move { shared.serve(request, Endpoint::of_sts, sts::answer).await }
-        });
-        let for_coordinator = Arc::clone(&shared);
-        let coordinator = Server::start(coordinator, move |from, request| {
-            let shared = Arc::clone(&for_coordinator);
-            let answer = move |shared: &Shared, head: &Parts, body: &Received| {
-                coordinator::answer(shared, from, head, body)
-            };
-            async move { shared.serve(request, coordinator::endpoint, answer).await }
-        });
-        Ok(EmbeddedCaracal { shared, coordinator_url, servers: [sts, coordinator] })
-    }
-}
-
-impl fmt::Debug for EmbeddedCaracalBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedCaracalBuilder")
-            .field("world", &self.world)
-            .field("sts", &self.sts)
-            .field("coordinator", &self.coordinator)
-            .finish_non_exhaustive()
-    }
-}
-
-async fn listen(address: SocketAddr) -> Result<(TcpListener, String), StartError> {
-    let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let url = format!("http://{}", listener.local_addr().map_err(failed)?);
-    Ok((listener, url))
+    gateway_url: String,
+    servers: [Server; 3],
 }
 
 impl EmbeddedCaracal {
     /// Configures one.
     #[must_use]
     pub fn builder() -> EmbeddedCaracalBuilder {
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        EmbeddedCaracalBuilder {
-            world: World::new(),
-            clock: Arc::new(SystemClock),
-            sts: free,
-            coordinator: free,
-        }
+        EmbeddedCaracalBuilder::new()
     }
 
     /// The URL of the STS, without a slash at its end. It is the issuer of all mandates.
@@ -318,6 +248,12 @@ impl EmbeddedCaracal {
     #[must_use]
     pub fn coordinator_url(&self) -> &str {
         &self.coordinator_url
+    }
+
+    /// The URL of the Gateway, without a slash at its end.
+    #[must_use]
+    pub fn gateway_url(&self) -> &str {
+        &self.gateway_url
     }
 
     /// The clock that everything goes by, to be given to whoever must agree with it.
@@ -351,6 +287,7 @@ impl EmbeddedCaracal {
         Some(vec![
             ("CARACAL_STS_URL", self.sts_url().to_owned()),
             ("CARACAL_COORDINATOR_URL", self.coordinator_url().to_owned()),
+            ("CARACAL_GATEWAY_URL", self.gateway_url().to_owned()),
             ("CARACAL_ZONE_ID", zone.to_owned()),
             ("CARACAL_APPLICATION_ID", application.to_owned()),
             ("CARACAL_APP_CLIENT_SECRET", secret),
@@ -364,8 +301,8 @@ impl EmbeddedCaracal {
         for server in &self.servers {
             server.close();
         }
-        let [sts, coordinator] = self.servers;
-        tokio::join!(sts.closed(), coordinator.closed());
+        let [sts, coordinator, gateway] = self.servers;
+        tokio::join!(sts.closed(), coordinator.closed(), gateway.closed());
     }
 }
 
@@ -374,6 +311,7 @@ impl fmt::Debug for EmbeddedCaracal {
         f.debug_struct("EmbeddedCaracal")
             .field("sts_url", &self.sts_url())
             .field("coordinator_url", &self.coordinator_url)
+            .field("gateway_url", &self.gateway_url)
             .finish_non_exhaustive()
     }
 }

@@ -36,17 +36,44 @@ pub(super) fn judge(zone: &Registered, question: &Question<'_>) -> Result<(), &'
             if bootstrap && owned { Ok(()) } else { Err("no_rule_matched") }
         }
         (Some(labels), true) if !question.scopes.is_empty() && !lifecycle => {
-            if !owned {
-                return Err("resource_not_granted");
-            }
-            if !confined(zone, labels, question.scopes) {
-                return Err("confinement_violation");
-            }
-            let granted = labels.iter().any(|label| plays(zone, label, question));
-            if granted { Ok(()) } else { Err("role_scope_mismatch") }
+            judge_role(zone, labels, question)
         }
         _ => Err("no_rule_matched"),
     }
+}
+
+/// Judges the use of a mandate at the Gateway; `is_target` says whether it is for the resource.
+pub(super) fn judge_use(
+    zone: &Registered,
+    question: &Question<'_>,
+    is_target: bool,
+) -> Result<(), &'static str> {
+    if !zone.restrictions.is_empty() {
+        return Err("restriction_active");
+    }
+    match question.session {
+        Some(_) if !is_target => Err("mandate_target_mismatch"),
+        Some(labels) if question.delegated && !question.scopes.is_empty() => {
+            judge_role(zone, labels, question)
+        }
+        _ => Err("no_rule_matched"),
+    }
+}
+
+/// Whether a session with these labels may do what is asked.
+fn judge_role(
+    zone: &Registered,
+    labels: Labels<'_>,
+    question: &Question<'_>,
+) -> Result<(), &'static str> {
+    if zone.owner(question.resource) != Some(question.application) {
+        return Err("resource_not_granted");
+    }
+    if !confined(zone, labels, question.scopes) {
+        return Err("confinement_violation");
+    }
+    let granted = labels.iter().any(|label| plays(zone, label, question));
+    if granted { Ok(()) } else { Err("role_scope_mismatch") }
 }
 
 /// Whether the scopes stay within every confinement that a label falls under.

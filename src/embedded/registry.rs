@@ -80,13 +80,14 @@ impl Registry {
         zone: &str,
         resource: Resource,
     ) -> Result<(), WorldError> {
-        let Resource { id, identifier, scopes } = &resource;
+        let Resource { id, identifier, scopes, upstream } = &resource;
         check(is_name(id), || format!("`{id}` is no resource id"))?;
         check(is_name(identifier), || format!("`{identifier}` is no resource identifier"))?;
         check(
             scopes.iter().all(|scope| is_name(scope) && !scope.contains(char::is_whitespace)),
             || format!("a scope of `{identifier}` is empty or has blanks"),
         )?;
+        upstream.check(&resource)?;
         let taken = self.0.values().any(|zone| zone.resources.contains_key(id));
         check(!taken, || format!("there is a resource with the id `{id}` already"))?;
         let zone = self.zone_mut(zone)?;

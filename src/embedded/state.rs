@@ -3,6 +3,7 @@
 use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
 use super::{
+    gateway::UsedMandates,
     registry::Registry,
     time::{EmbeddedClock, Time},
     world::{Limits, World, WorldError, Zone as ZoneData},
@@ -21,6 +22,8 @@ pub(super) struct State {
     pub(super) limits: Limits,
     /// What resource servers have been told.
     pub(super) published: MemoryRevocations,
+    /// The mandates that the Gateway has seen.
+    pub(super) used_mandates: UsedMandates,
     clock: EmbeddedClock,
     /// What sweeps count from.
     start: Time,
@@ -39,6 +42,7 @@ impl State {
             registry: Registry::default(),
             limits: world.limits,
             published: MemoryRevocations::builder().clock(clock.clone()).build(),
+            used_mandates: UsedMandates::default(),
             clock,
             start,
             last: start,

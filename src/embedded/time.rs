@@ -112,6 +112,13 @@ impl Time {
         start.plus_seconds(ticks.saturating_mul(seconds))
     }
 
+    /// The last tick at or before this moment, of a task that runs at `start` and every `seconds`
+    /// from then on.
+    pub(super) fn last_tick(self, start: Self, seconds: u64) -> Self {
+        let past = self.left(start).as_secs();
+        start.plus_seconds(past - past % seconds.max(1))
+    }
+
     /// RFC 3339 in UTC with milliseconds.
     pub(super) fn text(self) -> String {
         let since = SignedDuration::try_from(self.0).unwrap_or(SignedDuration::MAX);
@@ -190,6 +197,8 @@ mod tests {
         assert_eq!(tick(1_030_000), 1030);
         assert_eq!(tick(1_030_001), 1060);
         assert_eq!(tick(1_059_999), 1060);
+        let last = |at| Time(Duration::from_millis(at)).last_tick(start, 30).seconds();
+        assert_eq!([999_000, 1_000_000, 1_029_999, 1_030_000].map(last), [1000, 1000, 1000, 1030]);
         let far = Time(Duration::MAX).next_tick(start, 1);
         assert_eq!(far.next_tick(start, u64::MAX).text(), far.text(), "there is no overflow");
     }

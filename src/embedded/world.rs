@@ -3,7 +3,10 @@
 
 use std::fmt;
 
-use super::registry::check;
+use super::{
+    registry::check,
+    upstream::{Operation, Upstream, UpstreamCredential},
+};
 
 /// All that an embedded Caracal is started with. One without zones gets those of
 /// [`World::sample`].
@@ -225,13 +228,19 @@ pub struct Resource {
     pub(super) id: String,
     pub(super) identifier: String,
     pub(super) scopes: Vec<String>,
+    pub(super) upstream: Upstream,
 }
 
 impl Resource {
     /// A resource by its identifier, such as `resource://tickets`.
     #[must_use]
     pub fn new(identifier: impl Into<String>) -> Self {
-        Self { id: made_up(), identifier: identifier.into(), scopes: Vec::new() }
+        Self {
+            id: made_up(),
+            identifier: identifier.into(),
+            scopes: Vec::new(),
+            upstream: Upstream::default(),
+        }
     }
 
     /// Sets the row id, which serves in requests as the identifier does. Made up otherwise.
@@ -245,6 +254,52 @@ impl Resource {
     #[must_use]
     pub fn scopes(mut self, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.scopes = strings(scopes);
+        self
+    }
+
+    /// Where it is: the Gateway passes requests for it on to this URL, an absolute one with `http` or
+    /// `https`. Its path is put before theirs, and its query is added to theirs. Without it the
+    /// Gateway refuses them; tokens are minted all the same, `agent:lifecycle` too, for which the
+    /// real STS wants every resource to have one.
+    #[must_use]
+    pub fn upstream(mut self, url: impl Into<String>) -> Self {
+        self.upstream.url = Some(url.into());
+        self
+    }
+
+    /// What the Gateway shows to the upstream: nothing unless set.
+    #[must_use]
+    pub fn credential(mut self, credential: UpstreamCredential) -> Self {
+        self.upstream.credential = credential;
+        self
+    }
+
+    /// The upstream gets the resource mandate in `X-Caracal-Identity`, beside its own credential.
+    #[must_use]
+    pub fn forward_identity(mut self) -> Self {
+        self.upstream.forward_identity = true;
+        self
+    }
+
+    /// Lets the Gateway pass on nothing but [operations](Self::operation).
+    #[must_use]
+    pub fn enforce_operations(mut self) -> Self {
+        self.upstream.operations.get_or_insert_default();
+        self
+    }
+
+    /// Declares an operation, and lets the Gateway pass on nothing else: requests of this method and
+    /// exactly this path, of mandates that carry the scope.
+    #[must_use]
+    pub fn operation(
+        mut self,
+        method: impl Into<String>,
+        path: impl Into<String>,
+        scope: impl Into<String>,
+    ) -> Self {
+        let (method, path, scope) = (method.into(), path.into(), scope.into());
+        let operations = self.upstream.operations.get_or_insert_default();
+        operations.push(Operation { method, path, scope });
         self
     }
 

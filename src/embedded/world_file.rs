@@ -7,11 +7,12 @@ mod tables;
 use toml::Spanned;
 
 use self::tables::{
-    ApplicationTable, Count, GrantTable, IssuerTable, LimitsTable, Registration, ResourceTable,
-    RiskTable, WorldTable, ZoneTable,
+    ApplicationTable, Count, Credential, Enforcement, GrantTable, IssuerTable, LimitsTable,
+    OperationTable, Registration, ResourceTable, RiskTable, Secret, WorldTable, ZoneTable,
 };
 use super::{
     registry::Registry,
+    upstream::UpstreamCredential,
     world::{Application, Grant, Limits, Resource, World, WorldError, Zone, made_up},
 };
 
@@ -66,8 +67,7 @@ impl World {
     ///
     /// The last three take `allowed_hosts`: the credential goes to no other upstream host.
     ///
-    /// What concerns the Gateway, who approves, and identity providers is checked, but has no
-    /// effect yet.
+    /// Who approves, and identity providers are checked, but have no effect yet.
     ///
     /// # Errors
     ///
@@ -188,10 +188,61 @@ fn read_application(table: ApplicationTable) -> Application {
 }
 
 fn read_resource(table: ResourceTable) -> Resource {
-    let resource = Resource::new(table.identifier).scopes(table.scopes);
+    let credential = read_credential(&table);
+    let mut resource = Resource::new(table.identifier).scopes(table.scopes).credential(credential);
+    if let Some(url) = table.upstream_url {
+        resource = resource.upstream(url.into_inner());
+    }
+    if table.forward_identity {
+        resource = resource.forward_identity();
+    }
+    if table.enforcement == Enforcement::Enforced {
+        resource = resource.enforce_operations();
+    }
+    for operation in table.operations {
+        let OperationTable { method, path, scope } = operation.into_inner();
+        resource = resource.operation(method, path, scope);
+    }
     match table.id {
         Some(id) => resource.id(id),
         None => resource,
+    }
+}
+
+/// What is missing here was found missing before.
+fn read_credential(table: &ResourceTable) -> UpstreamCredential {
+    let secret = |member: &Option<Spanned<Secret>>| {
+        member.as_ref().map_or_else(String::new, |secret| secret.get_ref().0.clone())
+    };
+    let word = |member: &Option<Spanned<String>>| member.as_ref().map(|it| it.get_ref().clone());
+    let kind = table.credential.as_ref().map_or(Credential::None, |kind| *kind.get_ref());
+    let mut credential = match (kind, word(&table.query_param)) {
+        (Credential::None, _) => UpstreamCredential::none(),
+        (Credential::CaracalMandate, _) => UpstreamCredential::caracal_mandate(),
+        (Credential::ApiKey, Some(name)) => {
+            UpstreamCredential::api_key_in_query(name, secret(&table.api_key))
+        }
+        (Credential::ApiKey, None) => {
+            let header = word(&table.header).unwrap_or_default();
+            UpstreamCredential::api_key(header, secret(&table.api_key))
+        }
+        (Credential::BearerToken, _) => {
+            UpstreamCredential::bearer_token(secret(&table.bearer_token))
+        }
+        (Credential::HttpBasic, _) => {
+            let username = word(&table.username).unwrap_or_default();
+            UpstreamCredential::http_basic(username, secret(&table.password))
+        }
+    };
+    if let Some(header) = word(&table.header) {
+        credential = credential.header(header);
+    }
+    if let Some(scheme) = word(&table.scheme) {
+        credential = credential.scheme(scheme);
+    }
+    match &table.allowed_hosts {
+        Some(hosts) => credential.allowed_hosts(hosts.get_ref()),
+        None => credential,
     }
 }
 

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::{
+    gateway::KnownRevocations,
     keys::ZoneKeys,
     session::{Lifecycle, Session, Status},
     state::Counters,
@@ -24,7 +25,7 @@ const PUBLICATION: Duration = Duration::from_secs(1);
 pub(super) struct Record {
     pub(super) application: String,
     expires: Time,
-    revoked: bool,
+    revoked: Option<Time>,
 }
 
 /// An edge of the delegation graph: what one session lets another do.
@@ -94,6 +95,8 @@ pub(super) struct Zone {
     /// Mints by resource and application.
     pub(super) mints: Counters<(String, String)>,
     pub(super) epoch: u64,
+    /// What the Gateway knows of all that has ended.
+    pub(super) gateway: KnownRevocations,
     records: HashMap<String, Record>,
     /// What is to be published, and when. Records among it are dead from then on.
     outbox: Vec<(Time, Publication)>,
@@ -108,32 +111,56 @@ impl Zone {
             self.records.retain(|_, record| now < record.expires);
         }
         let id = uuid::Uuid::now_v7().to_string();
-        let record = Record { application: application.to_owned(), expires, revoked: false };
+        let record = Record { application: application.to_owned(), expires, revoked: None };
         self.records.insert(id.clone(), record);
         id
     }
 
     /// A record that is neither revoked nor past its end.
     pub(super) fn live_record(&self, id: &str, now: Time) -> Option<&Record> {
-        self.records.get(id).filter(|record| !record.revoked && now < record.expires)
+        self.records.get(id).filter(|record| record.revoked.is_none() && now < record.expires)
     }
 
     /// Lets happen what background tasks would have done until `now`, each at its own time.
     /// Returns what resource servers are told meanwhile.
     pub(super) fn settle(&mut self, now: Time, start: Time, limits: &Limits) -> Vec<Publication> {
         self.sweep(now, start, limits);
-        let due = self.outbox.extract_if(.., |(at, _)| *at <= now).map(|(_, told)| told);
-        let due: Vec<_> = due.collect();
-        for told in &due {
+        let due: Vec<_> = self.outbox.extract_if(.., |(at, _)| *at <= now).collect();
+        for (at, told) in &due {
             if let Publication::Revoked(anchors) = told {
                 for anchor in anchors {
                     if let Some(record) = self.records.get_mut(anchor) {
-                        record.revoked = true;
+                        record.revoked.get_or_insert(*at);
                     }
                 }
             }
         }
-        due
+        if let Some(snapshot) = self.gateway.due(now, start) {
+            self.gateway.load(snapshot, self.ended_by(snapshot));
+        }
+        for (at, told) in &due {
+            if let Publication::Revoked(anchors) = told {
+                self.gateway.hear(*at, anchors);
+            }
+        }
+        due.into_iter().map(|(_, told)| told).collect()
+    }
+
+    /// The records, sessions and edges whose end the database showed at a moment. Sessions that
+    /// expired are not among them.
+    fn ended_by(&self, moment: Time) -> HashSet<String> {
+        let records = self.records.iter().map(|(id, record)| (id, record.revoked));
+        let terminated = |session: &&Session| session.status == Status::Terminated;
+        let sessions = self
+            .sessions
+            .values()
+            .filter(terminated)
+            .map(|session| (&session.id, session.ended.as_ref().map(|(at, _)| *at)));
+        let edges = self.edges.values().map(|edge| (&edge.id, edge.revoked));
+        let all = records.chain(sessions).chain(edges);
+        all.filter(|(_, end)| end.is_some_and(|end| end <= moment))
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     fn publish(&mut self, what: Publication, now: Time) {

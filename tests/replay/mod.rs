@@ -4,14 +4,19 @@
 //! passes, acts of an operator, tokens spoilt on purpose. Answers are compared in a repeatable
 //! form, in which known values stand as `${name}` and generated ones as their kind.
 
+mod echo;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::{cmp::Ordering, cmp::Reverse, net::SocketAddr, sync::LazyLock, time::Duration};
+use std::{cmp::Ordering, cmp::Reverse, io, net::SocketAddr, sync::LazyLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use regex::{Captures, Regex};
-use serde_json::{Map, Value, json};
+use serde::Serialize as _;
+use serde_json::{Map, Serializer, Value, json, ser::Formatter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::{net::TcpStream, time::timeout};
+
+pub(crate) use self::echo::Echo;
 
 /// Texts for people, and members that only explain others: free to differ.
 #[rustfmt::skip]
@@ -32,6 +37,14 @@ const UNORDERED: [&str; 2] = ["inbound_edges", "parent_edges_considered"];
 const COUNTERS: [&str; 3] = ["delegation_graph_epoch", "edge_version", "affected_sessions"];
 /// What an [`Operator`] is asked for; transcripts with other actions are skipped.
 const ACTIONS: [&str; 5] = ["rotate_key", "suspend", "resume", "terminate", "archive_application"];
+/// What any HTTP stack adds to a request, or leaves out.
+#[rustfmt::skip]
+const ECHO_DROP: [&str; 8] = [
+    "user-agent", "accept-encoding", "connection", "date", "host", "content-length",
+    "transfer-encoding", "accept",
+];
+/// How much time a stream takes, at least: what is revoked meanwhile reaches it.
+const STREAM: Duration = Duration::from_secs(2);
 /// An exchange that takes longer counts as unanswered.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -61,6 +74,7 @@ static EMBEDDED: LazyLock<[(Regex, &str); 2]> = LazyLock::new(|| {
 pub(crate) struct Bases {
     pub(crate) sts: SocketAddr,
     pub(crate) coordinator: SocketAddr,
+    pub(crate) gateway: SocketAddr,
 }
 
 /// What a conversation asks of the world beside HTTP.
@@ -75,7 +89,7 @@ pub(crate) trait Operator {
 /// `framework` appear nowhere in it.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// HTTP steps of the transcripts that were not skipped, reached or not.
+    /// HTTP steps, and those that read a body to its end, of the transcripts that were not skipped, reached or not.
     pub(crate) exchanges: usize,
     /// `FILE TRANSCRIPT step N: ..`, also where there was no answer at all.
     pub(crate) differing: Vec<String>,
@@ -100,6 +114,7 @@ pub(crate) async fn replay(
         variables.set(name, json!(value));
     }
     variables.set("issuer", json!(format!("http://{}", bases.sts)));
+    variables.set("gateway_host", json!(bases.gateway.to_string()));
     let mut report = Report::default();
     for transcript in items(file, "transcripts").filter(|it| it["framework"] != true) {
         let title = format!("{file_name} {}", word(transcript, "name"));
@@ -107,8 +122,8 @@ pub(crate) async fn replay(
             report.skipped.push(format!("{title}: needs {need}"));
             continue;
         }
-        let (variables, endings) = (variables.clone(), Vec::new());
-        let mut talk = Conversation { variables, bases, operator, endings, answered: 0 };
+        let (variables, endings, open) = (variables.clone(), Vec::new(), BTreeMap::new());
+        let mut talk = Conversation { variables, bases, operator, endings, open, answered: 0 };
         for (step, number) in items(transcript, "steps").zip(1..) {
             let outcome = talk.take(step).await;
             let ended = outcome.is_err();
@@ -125,7 +140,8 @@ pub(crate) async fn replay(
         for step in talk.endings.iter().rev() {
             let _ = talk.send(step).await; // the session may have ended already
         }
-        let exchanges = items(transcript, "steps").filter(|step| step["do"] == "http").count();
+        let counts = |step: &&Value| ["http", "finish"].contains(&word(step, "do"));
+        let exchanges = items(transcript, "steps").filter(counts).count();
         report.exchanges += exchanges;
         report.unreached += exchanges - talk.answered;
         report.transcripts += 1;
@@ -179,10 +195,9 @@ fn pairs<'a>(step: &'a Value, name: &str) -> impl Iterator<Item = (&'a str, &'a 
 fn lacking(step: &Value) -> Option<String> {
     let (to, action) = (word(step, "to"), word(step, "action"));
     match word(step, "do") {
-        "http" if step.get("stream").is_some() => Some("a body left open".into()),
-        "http" => (!["sts", "coordinator"].contains(&to)).then(|| format!("the {to}")),
+        "http" => (!["sts", "coordinator", "gateway"].contains(&to)).then(|| format!("the {to}")),
         "operator" => (!ACTIONS.contains(&action)).then(|| format!("an operator to {action}")),
-        "wait" | "derive" | "relation" => None,
+        "wait" | "derive" | "relation" | "finish" => None,
         other => Some(format!("steps that {other}")),
     }
 }
@@ -194,6 +209,8 @@ struct Conversation<'a, O> {
     operator: &'a O,
     /// Requests that end the sessions it started.
     endings: Vec<Value>,
+    /// Connections with a body that is not read yet, and what came of it with the head.
+    open: BTreeMap<String, (TcpStream, Answer, Vec<u8>)>,
     answered: usize,
 }
 
@@ -212,13 +229,18 @@ impl<O: Operator> Conversation<'_, O> {
             "operator" => self.operator.act(&step).await?,
             "derive" => self.variables.set(word(&step, "keep"), json!(derive(&step)?)),
             "relation" => return relation(&step),
+            "finish" => return self.finish(&step, &expected).await,
             _ => return self.exchange(&step, &expected).await,
         }
         Ok(Vec::new())
     }
 
     async fn exchange(&mut self, step: &Value, expected: &Value) -> Result<Vec<String>, String> {
-        let answer = self.send(step).await.map_err(|error| format!("no answer, {error}"))?;
+        let answer = match step["stream"].as_str() {
+            Some(name) => self.open(step, name).await,
+            None => self.send(step).await,
+        };
+        let answer = answer.map_err(|error| format!("no answer, {error}"))?;
         self.answered += 1;
         let kept = self.variables.keep(&answer, step);
         let actual = self.variables.record(&answer, step);
@@ -234,8 +256,7 @@ impl<O: Operator> Conversation<'_, O> {
     }
 
     async fn send(&self, step: &Value) -> Result<Answer, String> {
-        let sts = step["to"] == "sts";
-        let base = if sts { self.bases.sts } else { self.bases.coordinator };
+        let base = self.base(step);
         let exchange = async {
             let mut stream = TcpStream::connect(base).await?;
             // A server that refuses a body answers and closes, in the middle of it perhaps.
@@ -248,6 +269,52 @@ impl<O: Operator> Conversation<'_, O> {
         let bytes = bytes.map_err(|error| error.to_string())?;
         let answer = Answer::parse(&bytes, word(step, "method"));
         answer.ok_or_else(|| format!("but {:?}", String::from_utf8_lossy(&bytes)))
+    }
+
+    fn base(&self, step: &Value) -> SocketAddr {
+        match word(step, "to") {
+            "sts" => self.bases.sts,
+            "gateway" => self.bases.gateway,
+            _ => self.bases.coordinator,
+        }
+    }
+
+    /// Sends a request and reads the head of its answer.
+    async fn open(&mut self, step: &Value, name: &str) -> Result<Answer, String> {
+        let base = self.base(step);
+        let exchange = async {
+            let mut stream = TcpStream::connect(base).await?;
+            stream.write_all(&request(step, base)).await?;
+            let mut bytes = Vec::new();
+            while split_once(&bytes, b"\r\n\r\n").is_none()
+                && stream.read_buf(&mut bytes).await? > 0
+            {}
+            Ok((stream, bytes))
+        };
+        let opened = timeout(PATIENCE, exchange).await.unwrap_or_else(|late| Err(late.into()));
+        let (stream, bytes) = opened.map_err(|error: io::Error| error.to_string())?;
+        let (answer, rest) = Answer::head(&bytes).ok_or("but no head")?;
+        self.open.insert(name.to_owned(), (stream, answer.clone(), rest.to_vec()));
+        Ok(answer)
+    }
+
+    /// Reads an open body to its end: how it ended.
+    async fn finish(&mut self, step: &Value, expected: &Value) -> Result<Vec<String>, String> {
+        let opened = self.open.remove(word(step, "stream")).ok_or("there is no such stream")?;
+        let (mut stream, head, mut bytes) = opened;
+        self.operator.wait(STREAM).await;
+        // A connection that breaks has ended as well.
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
+        self.answered += 1;
+        let (clean, trailers) = match head.header("content-length") {
+            Some(length) => (length.parse() == Ok(bytes.len()), Map::new()),
+            None => match dechunked(&bytes) {
+                Some((_, trailers)) => (true, trailers),
+                None => (false, Map::new()),
+            },
+        };
+        let ended = if clean { "clean" } else { "cut" };
+        Ok(differences(expected, &json!({"ended": ended, "trailers": trailers}), ""))
     }
 }
 
@@ -275,7 +342,7 @@ fn request(step: &Value, host: SocketAddr) -> Vec<u8> {
         let form = form.extend_pairs(pairs(step, "form")).finish();
         (form.into_bytes(), Some("application/x-www-form-urlencoded"))
     } else if let Some(json) = step.get("json") {
-        (json.to_string().into_bytes(), Some("application/json"))
+        (spaced(json), Some("application/json"))
     } else if let Some(text) = step["text"].as_str() {
         let byte = |it| u8::try_from(it).expect("a transcript sends Latin-1");
         (text.chars().map(byte).collect(), None)
@@ -283,10 +350,12 @@ fn request(step: &Value, host: SocketAddr) -> Vec<u8> {
         (vec![b'x'; step["fill_body"].as_u64().unwrap_or(0) as usize], None)
     };
     let (method, target) = (word(step, "method"), word(step, "path"));
-    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
     for (name, value) in pairs(step, "headers") {
         head += &format!("{name}: {value}\r\n");
     }
+    // After those of the step, whose first line counts.
+    head += "Connection: close\r\n";
     if let Some(media_type) = media_type.filter(|_| !has("content-type")) {
         head += &format!("Content-Type: {media_type}\r\n");
     }
@@ -298,6 +367,38 @@ fn request(step: &Value, host: SocketAddr) -> Vec<u8> {
     [(head + "\r\n").into_bytes(), body].concat()
 }
 
+/// JSON with the blanks of the recorded client: an upstream shows it as it is.
+fn spaced(json: &Value) -> Vec<u8> {
+    struct Spaced;
+
+    impl Formatter for Spaced {
+        fn begin_array_value<W: ?Sized + io::Write>(
+            &mut self,
+            to: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
+            if first { Ok(()) } else { to.write_all(b", ") }
+        }
+
+        fn begin_object_key<W: ?Sized + io::Write>(
+            &mut self,
+            to: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
+            if first { Ok(()) } else { to.write_all(b", ") }
+        }
+
+        fn begin_object_value<W: ?Sized + io::Write>(&mut self, to: &mut W) -> io::Result<()> {
+            to.write_all(b": ")
+        }
+    }
+
+    let mut text = Vec::new();
+    json.serialize(&mut Serializer::with_formatter(&mut text, Spaced)).unwrap();
+    text
+}
+
+#[derive(Clone)]
 struct Answer {
     status: u16,
     /// Names in lower case, in the order of the wire.
@@ -311,29 +412,26 @@ impl Answer {
         self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
     }
 
-    /// What came over a connection until it was closed; nothing unless it is complete.
-    fn parse(bytes: &[u8], method: &str) -> Option<Self> {
-        let (head, mut rest) = split_once(bytes, b"\r\n\r\n")?;
+    /// The head of an answer, and the bytes behind it.
+    fn head(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, rest) = split_once(bytes, b"\r\n\r\n")?;
         let mut lines = head.split("\r\n");
         let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
         let headers = lines.map(|line| {
             let (name, value) = line.split_once(':')?;
             Some((name.to_ascii_lowercase(), value.trim().to_owned()))
         });
-        let mut answer = Self { status, headers: headers.collect::<Option<_>>()?, json: None };
+        Some((Self { status, headers: headers.collect::<Option<_>>()?, json: None }, rest))
+    }
+
+    /// What came over a connection until it was closed; nothing unless it is complete.
+    fn parse(bytes: &[u8], method: &str) -> Option<Self> {
+        let (mut answer, rest) = Self::head(bytes)?;
         let mut body = Vec::new();
-        if method == "HEAD" || matches!(status, 204 | 304) {
+        if method == "HEAD" || matches!(answer.status, 204 | 304) {
             return Some(answer);
         } else if answer.header("transfer-encoding").is_some_and(|it| it.contains("chunked")) {
-            loop {
-                let (size, chunk) = split_once(rest, b"\r\n")?;
-                let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
-                if size == 0 {
-                    break;
-                }
-                body.extend_from_slice(chunk.get(..size)?);
-                rest = chunk.get(size + 2..)?;
-            }
+            (body, _) = dechunked(rest)?;
         } else if let Some(length) = answer.header("content-length") {
             body.extend_from_slice(rest.get(..length.parse().ok()?)?);
         } else {
@@ -342,6 +440,29 @@ impl Answer {
         answer.json = serde_json::from_slice(&body).ok().filter(|json: &Value| !json.is_null());
         Some(answer)
     }
+}
+
+/// A body that came in chunks, and its trailers; nothing unless it is complete.
+fn dechunked(mut rest: &[u8]) -> Option<(Vec<u8>, Map<String, Value>)> {
+    let mut body = Vec::new();
+    loop {
+        let (size, chunk) = split_once(rest, b"\r\n")?;
+        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+        rest = chunk;
+        if size == 0 {
+            break;
+        }
+        body.extend_from_slice(chunk.get(..size)?);
+        rest = chunk.get(size + 2..)?;
+    }
+    let mut trailers = Map::new();
+    loop {
+        let (line, after) = split_once(rest, b"\r\n")?;
+        let Some((name, value)) = line.split_once(':') else { break };
+        trailers.insert(name.to_ascii_lowercase(), json!(value.trim()));
+        rest = after;
+    }
+    Some((body, trailers))
 }
 
 /// Latin-1 up to a separator, and the bytes behind it.
@@ -390,6 +511,23 @@ fn relation(step: &Value) -> Result<Vec<String>, String> {
     });
     let problem = (!holds).then(|| format!("{claim} is {values:?}, expected {}", step["holds"]));
     Ok(problem.into_iter().collect())
+}
+
+/// What an upstream received, without what any HTTP stack adds and in one order.
+fn echo(mut answer: Value) -> Value {
+    if answer["echo"] == true
+        && let Some(headers) = answer["headers"].as_array_mut()
+    {
+        headers.retain(|pair| pair[0].as_str().is_some_and(|name| !ECHO_DROP.contains(&name)));
+        headers.sort_by_cached_key(Value::to_string);
+    }
+    answer
+}
+
+/// A header that the upstream received, a token without its scheme.
+fn echoed(answer: &Value, name: &str) -> Option<Value> {
+    let (_, value) = pairs(answer, "headers").find(|(it, _)| *it == name)?;
+    Some(json!(value.strip_prefix("Bearer ").unwrap_or(value)))
 }
 
 fn token(value: Option<&Value>) -> Option<&str> {
@@ -445,14 +583,17 @@ impl Variables {
         }
     }
 
-    /// Keeps values of an answer under names: by JSON pointer, or `header:NAME`. What the claims
+    /// Keeps values of an answer under names: by JSON pointer, `header:NAME`, or `echo:NAME` for a
+    /// header that the upstream received. What the claims
     /// and the key of a token are called gets names as well.
     fn keep(&mut self, answer: &Answer, step: &Value) -> Result<(), String> {
         for (name, source) in members(step, "keep") {
             let source = source.as_str().unwrap_or_default();
-            let value = match source.strip_prefix("header:") {
-                Some(header) => answer.header(header).map(|value| json!(value)),
-                None => answer.json.as_ref().and_then(|json| json.pointer(source)).cloned(),
+            let json = answer.json.as_ref();
+            let value = match source.split_once(':') {
+                Some(("header", name)) => answer.header(name).map(|value| json!(value)),
+                Some(("echo", name)) => json.and_then(|json| echoed(json, name)),
+                _ => json.and_then(|json| json.pointer(source)).cloned(),
             };
             let value = value.ok_or_else(|| format!("no {source} to keep as {name}"))?;
             self.set(name, value.clone());
@@ -481,7 +622,7 @@ impl Variables {
         }
         let mut form = json!({"status": answer.status, "headers": headers});
         if let Some(json) = &answer.json {
-            form["json"] = self.shape(json, "");
+            form["json"] = self.shape(&echo(json.clone()), "");
         }
         for (name, _) in members(step, "keep") {
             if let Some(token) = token(self.get(name)) {

@@ -60,7 +60,7 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it on free ports and reads on until it is ready.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
-        let mut all = vec!["--sts", "0", "--coordinator", ":0"];
+        let mut all = vec!["--sts", "0", "--coordinator", ":0", "--gateway", "0"];
         all.extend(arguments);
         let mut child = command(&all).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();

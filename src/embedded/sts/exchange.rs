@@ -30,7 +30,7 @@ const MAX_TTL_SECONDS_WITH_SUBJECT: u64 = 900;
 // In the order in which they are judged, references (`references`) before the resources.
 const LOCKED: Refusal =
     refusal(429, "provider_rate_limited", "too many wrong secrets; wait a minute");
-const CREDENTIALS: Refusal = refusal(401, "access_denied", "invalid client credentials");
+pub(super) const CREDENTIALS: Refusal = refusal(401, "access_denied", "invalid client credentials");
 const ZONE: Refusal = refusal(
     403,
     "zone_invalid",
@@ -39,7 +39,7 @@ const ZONE: Refusal = refusal(
 const FEDERATION: Refusal =
     refusal(401, "invalid_token", "the zone accepts no identity provider's tokens");
 const NO_RESOURCE: Refusal = refusal(400, "invalid_token", "name at least one resource");
-const SUBJECT: Refusal = refusal(401, "invalid_token", "invalid subject_token");
+pub(super) const SUBJECT: Refusal = refusal(401, "invalid_token", "invalid subject_token");
 const SUBJECT_FOREIGN: Refusal = refusal(403, "access_denied", "authority record client mismatch");
 const SUBJECT_RECORD: Refusal = refusal(403, "access_denied", "authority record mismatch");
 const APPROVAL: Refusal = refusal(401, "access_denied", "there is no such approval");
@@ -48,19 +48,25 @@ const NEEDS_APPROVAL: Refusal =
 const TTL_NEGATIVE: Refusal = refusal(400, "invalid_token", "ttl_seconds must be positive");
 const TTL_TOO_LONG: Refusal = refusal(400, "invalid_token", "ttl_seconds exceeds the most");
 const CONSTRAINT_EXPIRED: Refusal = refusal(403, "access_denied", "delegation constraint expired");
-const BROKEN: Refusal = refusal(500, "internal_error", "the token could not be signed");
+pub(super) const BROKEN: Refusal = refusal(500, "internal_error", "the token could not be signed");
 
 /// A token that is granted and not signed yet.
-pub(super) struct Minted {
+pub(in crate::embedded) struct Minted {
     key: Arc<SigningKey>,
-    claims: Map<String, Value>,
+    pub(super) claims: Map<String, Value>,
     expires_in: u64,
 }
 
 impl Minted {
     /// The answer to the form.
+    /// The token alone.
+    pub(in crate::embedded) fn token(&self) -> Result<String, Refusal> {
+        self.key.sign(&self.claims).map_err(|_| BROKEN)
+    }
+
+    /// The answer of the token endpoint.
     pub(super) fn sign(self) -> Result<Value, Refusal> {
-        let token = self.key.sign(&self.claims).map_err(|_| BROKEN)?;
+        let token = self.token()?;
         let mut answer = json!({
             "access_token": token,
             "token_type": "Bearer",
@@ -198,7 +204,11 @@ impl Asked<'_> {
 }
 
 /// How long the token lives: as asked or by default, cut to what its delegation has left.
-fn lifetime(form: &Form, delegation: Option<&Delegated>, now: Time) -> Result<Duration, Refusal> {
+pub(super) fn lifetime(
+    form: &Form,
+    delegation: Option<&Delegated>,
+    now: Time,
+) -> Result<Duration, Refusal> {
     let asked = u64::try_from(form.ttl).map_err(|_| TTL_NEGATIVE)?;
     let most = if form.subject.is_some() { MAX_TTL_SECONDS_WITH_SUBJECT } else { MAX_TTL_SECONDS };
     if asked > most {
@@ -221,7 +231,7 @@ fn lifetime(form: &Form, delegation: Option<&Delegated>, now: Time) -> Result<Du
 }
 
 /// The claims of inbound contract §7.2, with a new authority record.
-fn mint(
+pub(super) fn mint(
     form: &Form,
     references: References,
     targets: &[String],

@@ -4,10 +4,14 @@
 use std::collections::{BTreeSet, HashSet};
 
 use http::{HeaderMap, header};
+use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::{Refusal, refusal};
-use crate::embedded::web::{Received, escapes_are_whole};
+use crate::embedded::{
+    keys::text,
+    web::{Received, escapes_are_whole},
+};
 
 /// The largest form that is taken.
 const MAX_FORM: usize = 65_536;
@@ -138,6 +142,25 @@ impl Form {
             ttl,
             subject,
         })
+    }
+
+    /// What the Gateway asks for in the place of who presents a mandate with these claims: its
+    /// scopes, session and delegation at one resource.
+    pub(super) fn of_mandate(claims: &Map<String, Value>, resource: &str) -> Self {
+        let given = |name| Some(text(claims, name)).filter(|it| !it.is_empty()).map(str::to_owned);
+        Self {
+            zone: text(claims, "zone_id").to_owned(),
+            application: text(claims, "client_id").to_owned(),
+            secret: String::new(),
+            resources: BTreeSet::from([resource.to_owned()]),
+            scope: text(claims, "scope").to_owned(),
+            session: given("agent_session_id"),
+            edge: given("delegation_edge_id"),
+            record: None,
+            approval: None,
+            ttl: 0,
+            subject: None,
+        }
     }
 
     /// The scopes asked, doubles included.

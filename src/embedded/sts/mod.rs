@@ -2,13 +2,18 @@
 
 mod exchange;
 mod form;
+mod gateway;
 mod references;
 
 use axum::body::Body;
 use http::{HeaderValue, StatusCode, header, request::Parts, response::Response};
 use serde_json::json;
 
-pub(super) use self::form::Form;
+pub(super) use self::{
+    exchange::Minted,
+    form::Form,
+    gateway::{Use, exchange as exchange_for_gateway},
+};
 use super::{
     Shared, log,
     state::new_id,
@@ -31,7 +36,7 @@ enum Text {
     Denied(Option<&'static str>),
 }
 
-const fn refusal(status: u16, code: &'static str, text: &'static str) -> Refusal {
+pub(super) const fn refusal(status: u16, code: &'static str, text: &'static str) -> Refusal {
     Refusal { status, code, text: Text::Plain(text) }
 }
 

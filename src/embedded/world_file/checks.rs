@@ -1,12 +1,14 @@
 //! What must hold within a single table of a world file, beyond the types of its members.
 
-use http::{HeaderName, HeaderValue, Method};
+use http::Method;
 use toml::Spanned;
-use url::Url;
 
 use super::{
     Fault,
     tables::{Credential, Enforcement, IssuerTable, OperationTable, ResourceTable, Secret},
+};
+use crate::embedded::upstream::{
+    is_header_name, is_header_value, is_scheme, is_user_name, upstream_url,
 };
 
 impl Credential {
@@ -92,21 +94,19 @@ impl ResourceTable {
     /// Everything has to fit where it will be put.
     fn check_credential_values(&self) -> Result<(), Fault> {
         check_value(self.header.as_ref(), "`header` is no name of an HTTP header", |name| {
-            HeaderName::try_from(name).is_ok()
+            is_header_name(name)
         })?;
         check_value(self.scheme.as_ref(), "`scheme` is no single word", |scheme| {
-            // The grammar of a scheme is that of a method: a token (RFC 9110, section 11.1).
-            Method::from_bytes(scheme.as_bytes()).is_ok()
+            is_scheme(scheme)
         })?;
         check_value(self.query_param.as_ref(), "`query_param` is empty", |name| !name.is_empty())?;
         check_value(self.username.as_ref(), "`username` is empty, or has a colon in it", |name| {
-            // RFC 7617, section 2: the first colon ends the name.
-            !name.is_empty() && !name.contains(':')
+            is_user_name(name)
         })?;
         let in_header = self.query_param.is_none();
         let sendable = |secret: &Secret| {
             let Secret(secret) = secret;
-            !secret.is_empty() && (!in_header || HeaderValue::try_from(secret.as_str()).is_ok())
+            if in_header { is_header_value(secret) } else { !secret.is_empty() }
         };
         check_value(
             self.api_key.as_ref(),
@@ -161,9 +161,7 @@ impl IssuerTable {
 /// The error shows no URL, which may hold a password.
 fn check_url(name: &str, url: &Spanned<String>) -> Result<(), Fault> {
     let what = format!("`{name}` is no absolute URL with http or https, as in https://example.com");
-    check_value(Some(url), &what, |url| {
-        Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-    })
+    check_value(Some(url), &what, |url| upstream_url(url).is_some())
 }
 
 fn check_value<T>(

@@ -69,8 +69,8 @@ pub(super) struct ResourceTable {
     #[serde(default)]
     pub(super) scopes: Vec<String>,
     pub(super) upstream_url: Option<Spanned<String>>,
-    #[serde(rename = "forward_identity")]
-    _forward_identity: Option<bool>,
+    #[serde(default)]
+    pub(super) forward_identity: bool,
     pub(super) credential: Option<Spanned<Credential>>,
     pub(super) api_key: Option<Spanned<Secret>>,
     pub(super) header: Option<Spanned<String>>,

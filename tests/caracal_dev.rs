@@ -225,7 +225,7 @@ async fn operators_steps_are_done_over_http() {
 async fn operators_are_told_what_cannot_be_done() {
     let running = Running::start(&["--operator", "localhost:0"]).await;
     for (step, status, word) in [
-        (json!({"action": "approve", "zone": "zone-1"}), 400, "`approve`"),
+        (json!({"action": "approve", "zone": "zone-1"}), 400, "`approval_id`"),
         (json!({"zone": "zone-1"}), 400, "`action`"),
         (json!({"action": "suspend", "zone": "zone-1"}), 400, "`session`"),
         (json!({"action": "suspend", "zone": "zone-1", "session": "s-9"}), 409, "`s-9`"),

@@ -15,7 +15,7 @@ use replay::{Bases, Operator, Report};
 use serde_json::Value;
 
 /// Exchanges that differ, and why they do. The module docs of `embedded` say the same.
-const DIFFERENCES: [(&str, &str); 4] = [
+const DIFFERENCES: [(&str, &str); 2] = [
     (
         "coordinator coordinator-body-encoding step 10",
         "`__proto__` is an unknown member like any other: the refusal guards a JavaScript parser",
@@ -24,8 +24,6 @@ const DIFFERENCES: [(&str, &str); 4] = [
         "coordinator-idempotency idempotency-same-request step 5",
         "in metadata 1.0 and 1 are different values: they are one to JavaScript",
     ),
-    ("sts request-ids-on-other-routes step 2", "there are no approvals yet"),
-    ("sts request-ids-on-other-routes step 3", "there are no approvals yet"),
 ];
 
 struct Operated<'c>(&'c EmbeddedCaracal);
@@ -33,6 +31,19 @@ struct Operated<'c>(&'c EmbeddedCaracal);
 impl Operator for Operated<'_> {
     async fn wait(&self, time: Duration) {
         self.0.advance(time);
+    }
+
+    async fn patiently<T>(&self, answer: impl Future<Output = T>) -> T {
+        let passing = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                self.0.advance(Duration::from_secs(1));
+            }
+        };
+        tokio::select! {
+            answer = answer => answer,
+            () = passing => unreachable!("time passes for ever"),
+        }
     }
 
     async fn act(&self, step: &Value) -> Result<(), String> {
@@ -43,6 +54,8 @@ impl Operator for Operated<'_> {
             "suspend" => self.0.suspend(zone, session).map(drop),
             "resume" => self.0.resume(zone, session).map(drop),
             "terminate" => self.0.terminate(zone, session),
+            "approve" => self.0.approve(zone, text("approval_id")),
+            "reject" => self.0.reject(zone, text("approval_id")),
             "archive_application" => self.0.archive_application(zone, text("application")),
             other => return Err(format!("no operator does `{other}`")),
         };
@@ -91,14 +104,25 @@ fn conversation(name: &str) -> (Value, String) {
     (file, world)
 }
 
+const WORLD: &str = "world.toml";
+
+/// A world as a file, with the keys of identity providers beside it.
+fn world_folder(name: &str, how: &str, world: &str) -> support::dev::Folder {
+    let folder = support::dev::Folder::new(&format!("transcripts-{name}-{how}"));
+    folder.file("idp_jwks.json", &vector("idp_jwks.json"));
+    folder.file(WORLD, world);
+    folder
+}
+
 /// Replays a file against a control plane of its own, under a clock that only `wait` moves.
 async fn replayed(name: &str) -> Report {
     let (file, world) = conversation(name);
+    let folder = world_folder(name, "in-process", &world);
     let clock = ManualClock::new(1_790_000_000);
     // Between two full seconds, where a clock that is read nearly always is.
     clock.advance(Duration::from_millis(400));
     let caracal = EmbeddedCaracal::builder()
-        .world(World::from_toml(&world).unwrap())
+        .world(World::from_file(folder.path(WORLD)).unwrap())
         .clock(clock)
         .start()
         .await
@@ -114,11 +138,9 @@ async fn replayed(name: &str) -> Report {
 #[cfg(unix)]
 async fn replayed_by_the_program(name: &str) -> Report {
     let (file, world) = conversation(name);
-    let folder = support::dev::Folder::new(&format!("transcripts-{name}"));
-    // The keys of identity providers stand beside the world.
-    folder.file("idp_jwks.json", &vector("idp_jwks.json"));
-    let path = folder.file("world.toml", &world);
-    let program = support::dev::Running::start(&["--world", &path, "--operator", "0"]).await;
+    let folder = world_folder(name, "by-the-program", &world);
+    let arguments = ["--world", &folder.path(WORLD), "--operator", "0"];
+    let program = support::dev::Running::start(&arguments).await;
     let printed = program.variables().await;
     let bases = bases(&printed["CARACAL_STS_URL"], &printed["CARACAL_COORDINATOR_URL"]);
     let variables = replay::world_variables(&world);
@@ -183,9 +205,12 @@ files! {
     coordinator_limits: "coordinator-limits", 3, 52;
     coordinator_rate: "coordinator-rate", 1, 39;
     coordinator_services: "coordinator-services", 10, 112;
+    coordinator_subjects: "coordinator-subjects", 2, 22;
     delegations: "delegations", 24, 497;
     delegations_hops: "delegations-hops", 15, 642;
     delegations_revoke: "delegations-revoke", 10, 143;
     sts: "sts", 41, 444;
+    sts_approvals: "sts-approvals", 12, 139;
+    sts_federation: "sts-federation", 10, 129;
     sts_limits: "sts-limits", 1, 7;
 }

@@ -75,9 +75,12 @@
 //!
 //! [`advance`]: EmbeddedCaracal::advance
 
+mod approvals;
+mod approvers;
 mod constraints;
 mod coordinator;
 mod faults;
+mod identity;
 mod keys;
 mod kit;
 mod log;
@@ -107,20 +110,23 @@ use axum::{extract::Request, response::Response};
 use http::{Method, request::Parts};
 use tokio::net::TcpListener;
 
+pub use self::{
+    approvals::{Approval, ApprovalState},
+    approvers::{ApprovalTier, Approver},
+    faults::{Endpoint, Fault},
+    identity::IdentityProvider,
+    operators::OperatorError,
+    record::{Decision, ReceivedRequest},
+    revocations::EmbeddedRevocations,
+    time::EmbeddedClock,
+    world::{Application, Grant, Limits, Resource, World, WorldError, Zone},
+};
 use self::{
     faults::Faults,
     record::Records,
     server::{Server, Unanswered},
     state::State,
     web::{Answered, Received},
-};
-pub use self::{
-    faults::{Endpoint, Fault},
-    operators::OperatorError,
-    record::{Decision, ReceivedRequest},
-    revocations::EmbeddedRevocations,
-    time::EmbeddedClock,
-    world::{Application, Grant, Limits, Resource, World, WorldError, Zone},
 };
 use crate::{Clock, SystemClock};
 
@@ -154,6 +160,7 @@ impl Shared {
         {
             return Ok(instead);
         }
+        sts::prepare(self, endpoint, &head, &body).await;
         let Answered { response, application, code } = answer(self, &head, &body);
         let status = response.status().as_u16();
         let replayed = response.headers().contains_key("idempotency-replayed");

@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
+use tokio::sync::watch;
+use uuid::Uuid;
+
 use super::{
+    approvals::Hold,
     registry::Registry,
     time::{EmbeddedClock, Time},
     world::{Limits, World, WorldError, Zone as ZoneData},
@@ -21,6 +25,8 @@ pub(super) struct State {
     pub(super) limits: Limits,
     /// What resource servers have been told.
     pub(super) published: MemoryRevocations,
+    /// Wakes whoever waits for the decision of a person.
+    pub(super) decided: watch::Sender<()>,
     clock: EmbeddedClock,
     /// What sweeps count from.
     start: Time,
@@ -39,6 +45,7 @@ impl State {
             registry: Registry::default(),
             limits: world.limits,
             published: MemoryRevocations::builder().clock(clock.clone()).build(),
+            decided: watch::Sender::new(()),
             clock,
             start,
             last: start,
@@ -78,6 +85,11 @@ impl State {
 
     pub(super) fn zone(&mut self, id: &str) -> Option<&mut Zone> {
         self.zones.get_mut(id)
+    }
+
+    /// A hold, which has an id of its own among all zones, with its zone.
+    pub(super) fn hold(&self, id: Uuid) -> Option<(&str, &Hold)> {
+        self.zones.iter().find_map(|(zone, known)| Some((zone.as_str(), known.holds.get(id)?)))
     }
 
     /// A zone's memory and its data side by side.
@@ -147,5 +159,5 @@ impl<K: Hash + Eq> Counters<K> {
 }
 
 pub(super) fn new_id() -> String {
-    uuid::Uuid::now_v7().to_string()
+    Uuid::now_v7().to_string()
 }

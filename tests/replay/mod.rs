@@ -31,7 +31,10 @@ const UNORDERED: [&str; 2] = ["inbound_edges", "parent_edges_considered"];
 /// Numbers that depend on what happened in the zone before.
 const COUNTERS: [&str; 3] = ["delegation_graph_epoch", "edge_version", "affected_sessions"];
 /// What an [`Operator`] is asked for; transcripts with other actions are skipped.
-const ACTIONS: [&str; 5] = ["rotate_key", "suspend", "resume", "terminate", "archive_application"];
+#[rustfmt::skip]
+const ACTIONS: [&str; 7] = [
+    "rotate_key", "suspend", "resume", "terminate", "archive_application", "approve", "reject",
+];
 /// An exchange that takes longer counts as unanswered.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -67,6 +70,10 @@ pub(crate) struct Bases {
 pub(crate) trait Operator {
     /// Lets time pass; moving the clock of the control plane does as well.
     async fn wait(&self, time: Duration);
+    /// Awaits an answer that is put off for some seconds by the clock of the control plane.
+    async fn patiently<T>(&self, answer: impl Future<Output = T>) -> T {
+        answer.await
+    }
     /// Does the `action` of a step, so that the next step sees its effect.
     async fn act(&self, step: &Value) -> Result<(), String>;
 }
@@ -218,7 +225,12 @@ impl<O: Operator> Conversation<'_, O> {
     }
 
     async fn exchange(&mut self, step: &Value, expected: &Value) -> Result<Vec<String>, String> {
-        let answer = self.send(step).await.map_err(|error| format!("no answer, {error}"))?;
+        let sent = self.send(step);
+        let answer = match word(step, "path").contains("?wait=") {
+            true => self.operator.patiently(sent).await,
+            false => sent.await,
+        };
+        let answer = answer.map_err(|error| format!("no answer, {error}"))?;
         self.answered += 1;
         let kept = self.variables.keep(&answer, step);
         let actual = self.variables.record(&answer, step);

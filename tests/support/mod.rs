@@ -3,7 +3,7 @@
 
 #[cfg(feature = "embedded")]
 pub(crate) mod agent;
-#[cfg(all(unix, feature = "embedded"))]
+#[cfg(feature = "embedded")]
 pub(crate) mod dev;
 
 use std::{cell::RefCell, sync::Once};

@@ -2,12 +2,12 @@
 
 use http::{HeaderName, HeaderValue, Method};
 use toml::Spanned;
-use url::Url;
 
 use super::{
     Fault,
     tables::{Credential, Enforcement, IssuerTable, OperationTable, ResourceTable, Secret},
 };
+use crate::embedded::registry::is_http;
 
 impl Credential {
     fn word(self) -> &'static str {
@@ -161,9 +161,7 @@ impl IssuerTable {
 /// The error shows no URL, which may hold a password.
 fn check_url(name: &str, url: &Spanned<String>) -> Result<(), Fault> {
     let what = format!("`{name}` is no absolute URL with http or https, as in https://example.com");
-    check_value(Some(url), &what, |url| {
-        Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-    })
+    check_value(Some(url), &what, |url| is_http(url))
 }
 
 fn check_value<T>(

@@ -20,18 +20,26 @@
 //!
 //! | service | routes |
 //! |---|---|
-//! | STS | `POST /oauth/2/token`, `GET /.well-known/jwks.json?zone_id=`, `/health`, `/ready` |
+//! | STS | `POST /oauth/2/token`, `GET /.well-known/jwks.json?zone_id=`, `GET /approvals/{id}?wait=`, `POST /approvals/{id}/decision`, `/health`, `/ready` |
 //! | Coordinator | sessions: start, end, heartbeat, takeover (`lease`), suspend, resume, detail, lists, effective authority; delegations: create, revoke, lists; `/health`, `/ready` |
 //!
 //! The [`World`] says who and what there is, in the program or from a file
 //! ([`World::from_toml`]). Zones, applications, resources and grants can be added while it runs.
+//!
+//! # People
+//!
+//! A mint whose scope has an [`ApprovalTier`] is held until an operator ([`approve`], [`reject`]) or
+//! a user decides; [`approvals`] lists what waits. Users come from an [`IdentityProvider`]: an
+//! application exchanges their identity tokens, starts sessions for them, and lets them decide. What
+//! was started for a user ends with their record, and is told to resource servers.
 //!
 //! # Time
 //!
 //! One [`EmbeddedClock`] moves everything: lifetimes, leases, limits, and what happens by itself.
 //! Sweeps suspend lapsed services every 30 s and expire tasks every 60 s, counted from the start;
 //! the authority record that a revocation takes along is dead a second later. [`advance`] makes
-//! that happen without waiting:
+//! that happen without waiting. `GET /approvals/{id}?wait=` goes by it too, and is answered at once
+//! when somebody decides:
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,13 +75,22 @@
 //!   those of a double or a byte order mark, is no JSON here.
 //! - `agent:lifecycle` is minted at every resource; the real one wants it to have an upstream URL,
 //!   which nothing here has a use for yet.
-//! - Not there: the Gateway, approvals (`/approvals` is unknown, and a scope that needs one is denied) and federation of users,
-//!   the operators' bearer secret (what operators do is done with the methods of
-//!   [`EmbeddedCaracal`]), `POST /v1/verify`, the Redis streams.
+//! - A change of policy that makes approvals void is one of the zone's grants: nothing else of it
+//!   changes while this runs. Of several tiers the shortest life of a hold counts. A hold is
+//!   forgotten a day after it has expired.
+//! - Keys of identity providers are fetched from loopback addresses too, and over plain HTTP; they
+//!   are kept for five minutes. A key of RSA has at least 2048 bits, one of an elliptic curve has
+//!   coordinates of full length, and a header with `crit` is refused.
+//! - `privacy` of a tier shows nowhere, as at the real one, and is not even kept.
+//! - Not there: the Gateway, the operators' bearer secret (what operators do is done with the
+//!   methods of [`EmbeddedCaracal`]), `POST /v1/verify`, the Redis streams.
 //! - Right after a rotation the Coordinator refuses tokens of the new key for up to 30 s, as the
 //!   real one does: it fetches keys no sooner.
 //!
 //! [`advance`]: EmbeddedCaracal::advance
+//! [`approvals`]: EmbeddedCaracal::approvals
+//! [`approve`]: EmbeddedCaracal::approve
+//! [`reject`]: EmbeddedCaracal::reject
 
 mod approvals;
 mod approvers;

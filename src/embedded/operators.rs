@@ -266,10 +266,11 @@ impl EmbeddedCaracal {
 
     fn decide(&self, zone: &str, approval: &str, approved: bool) -> Result<(), OperatorError> {
         let unknown = || OperatorError::Approval(approval.to_owned());
-        let id = Uuid::parse_str(approval).map_err(|_| unknown())?;
         let mut state = self.shared.lock();
         let now = state.now();
-        let hold = zone_of(&mut state, zone)?.holds.get_mut(id).ok_or_else(unknown)?;
+        let holds = &mut zone_of(&mut state, zone)?.holds;
+        let id = Uuid::parse_str(approval).map_err(|_| unknown())?;
+        let hold = holds.get_mut(id).ok_or_else(unknown)?;
         if hold.what().approver == Approver::Subject {
             return Err(OperatorError::SubjectApproval(approval.to_owned()));
         }

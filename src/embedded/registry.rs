@@ -199,6 +199,13 @@ impl Registry {
         self.0.iter()
     }
 
+    /// Whether the keys of any identity provider are to be asked for.
+    pub(super) fn asks_for_keys(&self) -> bool {
+        let asks =
+            |provider: &IdentityProvider| provider.url.is_some() && provider.document.is_none();
+        self.0.values().any(|zone| zone.providers.iter().any(asks))
+    }
+
     /// The zone that has a resource of that name, else the first one.
     pub(super) fn zone_of(&self, identifier: &str) -> String {
         let has_it = |(_, zone): &(&String, &Registered)| zone.resource_named(identifier).is_some();

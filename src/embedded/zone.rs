@@ -222,7 +222,7 @@ impl Zone {
     pub(super) fn suspend(&mut self, root: &str, now: Time) -> usize {
         let ids = self.subtree(root, |session| session.status == Status::Active);
         self.set_status(&ids, Status::Suspended);
-        self.publish_users(&ids.iter().map(String::as_str).collect(), now);
+        self.publish_users(&ids, now);
         ids.len()
     }
 
@@ -256,7 +256,7 @@ impl Zone {
             let epoch = self.next_epoch(now);
             self.revoke_edges(&touched, epoch, now);
         }
-        self.publish_users(&ended.iter().map(String::as_str).collect(), now);
+        self.publish_users(&ended, now);
         ended.len()
     }
 

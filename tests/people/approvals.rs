@@ -61,7 +61,7 @@ async fn waits_go_by_the_clock() {
     let mut wait = waiting(&work, &id, 5).await;
     work.advance(4.9);
     assert!(timeout(A_MOMENT, &mut wait).await.is_err(), "4.9 of 5 seconds");
-    work.advance(0.2);
+    work.advance(0.1);
     assert_eq!(wait.await.unwrap(), "pending");
 
     work.advance(3600.0 - 10.0);

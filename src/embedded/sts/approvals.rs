@@ -9,16 +9,19 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::{Refusal, refusal};
-use crate::embedded::{
-    Shared,
-    approvals::{ApprovalState, Hold},
-    approvers::Approver,
-    faults::Endpoint,
-    keys::text,
-    log,
-    state::State,
-    time::Time,
-    web::{self, Answered, Received},
+use crate::{
+    Clock as _,
+    embedded::{
+        Shared,
+        approvals::{ApprovalState, Hold},
+        approvers::Approver,
+        faults::Endpoint,
+        keys::text,
+        log,
+        state::State,
+        time::Time,
+        web::{self, Answered, Received},
+    },
 };
 
 /// The longest that an answer is put off.
@@ -129,21 +132,22 @@ fn told(id: Uuid, hold: &Hold, now: Time) -> Value {
 pub(super) async fn wait(shared: &Shared, head: &Parts) {
     let Some(Route::State(id)) = Route::of(head.uri.path()) else { return };
     let (Ok(id), Ok(wait)) = (Uuid::parse_str(id), wait_of(head.uri.query())) else { return };
-    let mut deadline = None;
+    let clock = &shared.clock;
+    let deadline = clock.monotonic().saturating_add(wait);
     // Each look subscribes, so that no decision falls between it and the sleep.
-    let look = |deadline: &mut Option<Time>| {
+    let look = || {
+        let patience = deadline.saturating_sub(clock.monotonic());
         let mut state = shared.lock();
         let now = state.now();
-        let deadline = *deadline.get_or_insert(now.plus(wait));
         let (_, hold) = state.hold(id)?;
-        let left = deadline.min(hold.expires).left(now);
-        let pending = hold.state(now) == ApprovalState::Pending;
-        (pending && !left.is_zero()).then(|| (state.decided.subscribe(), left))
+        let left = patience.min(hold.expires.left(now));
+        let waits = hold.state(now) == ApprovalState::Pending && !left.is_zero();
+        waits.then(|| (state.decided.subscribe(), left))
     };
-    while let Some((mut decided, left)) = look(&mut deadline) {
+    while let Some((mut decided, left)) = look() {
         tokio::select! {
             _ = decided.changed() => {}
-            () = crate::Clock::sleep(&shared.clock, left) => {}
+            () = clock.sleep(left) => {}
         }
     }
 }

@@ -63,9 +63,10 @@ impl Minted {
             "expires_in": self.expires_in,
             "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
         });
+        let Some(members) = answer.as_object_mut() else { return Err(BROKEN) };
         for (member, claim) in [("scope", "scope"), ("target_resources", "target")] {
             if let Some(value) = self.claims.get(claim) {
-                answer[member] = value.clone();
+                members.insert(member.into(), value.clone());
             }
         }
         Ok(answer)

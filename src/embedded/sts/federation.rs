@@ -73,6 +73,9 @@ fn is_fresh(fetched: Time, now: Time) -> bool {
 
 /// Asks the provider of an identity token for its keys, if they are needed.
 pub(super) async fn fetch_keys(shared: &Shared, head: &Parts, body: &Received) {
+    if !shared.lock().registry.asks_for_keys() {
+        return;
+    }
     let Ok(form) = Form::read(head, body) else { return };
     let Some(Subject::IdToken(token)) = &form.subject else { return };
     let Some(unproven) = Unproven::read(token) else { return };

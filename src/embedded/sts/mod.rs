@@ -76,7 +76,9 @@ impl Refusal {
             "requestId": id,
         });
         let status = StatusCode::from_u16(self.status).unwrap_or_default();
-        let Text::Held(held) = &self.text else { return web::json(status, &body) };
+        let (Text::Held(held), Some(members)) = (&self.text, body.as_object_mut()) else {
+            return web::json(status, &body);
+        };
         for (member, value) in [
             ("approval_id", held.what.id.as_str()),
             ("approval_type", "human_approval"),
@@ -85,7 +87,7 @@ impl Refusal {
             ("binding", &held.what.binding),
             ("approval_expires_at", &held.expires.text()),
         ] {
-            body[member] = value.into();
+            members.insert(member.into(), value.into());
         }
         let mut response = web::json(status, &body);
         let challenge = HeaderValue::from_static(r#"Bearer error="interaction_required""#);

@@ -23,14 +23,20 @@ impl Zone {
 
     /// Tells of sessions that were suspended or have ended, where they ran for a user for whom no
     /// other session is left. Of an application's own sessions nothing is told.
-    pub(super) fn publish_users(&mut self, sessions: &HashSet<&str>, now: Time) {
+    pub(super) fn publish_users<'i>(
+        &mut self,
+        ids: impl IntoIterator<Item = &'i String>,
+        now: Time,
+    ) {
+        let gone = ids.into_iter().filter_map(|id| self.sessions.get(id));
+        let gone: Vec<_> = gone.filter(|session| session.user.is_some()).collect();
         let is_left = |record: &str| {
-            self.sessions.values().any(|other| {
-                other.record == record && other.is_live() && !sessions.contains(other.id.as_str())
-            })
+            let is_other = |other: &Session| gone.iter().all(|session| session.id != other.id);
+            self.sessions
+                .values()
+                .any(|other| other.record == record && other.is_live() && is_other(other))
         };
-        let gone = self.sessions.values().filter(|session| sessions.contains(session.id.as_str()));
-        let alone = gone.filter(|session| session.user.is_some() && !is_left(&session.record));
+        let alone = gone.iter().filter(|session| !is_left(&session.record));
         let told: Vec<_> =
             alone.map(|session| vec![session.record.clone(), session.id.clone()]).collect();
         for anchors in told {

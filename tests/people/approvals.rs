@@ -25,6 +25,11 @@ async fn waiting(work: &Work, id: &str, wait: u32) -> JoinHandle<String> {
     task
 }
 
+/// What who waits is told. The clock of the control plane stands still meanwhile.
+async fn told(waiting: JoinHandle<String>) -> String {
+    timeout(Duration::from_secs(10), waiting).await.expect("an answer").unwrap()
+}
+
 fn polls(work: &Work) -> usize {
     let requests = work.caracal.requests();
     requests.iter().filter(|request| request.endpoint() == Endpoint::Approval).count()
@@ -48,8 +53,7 @@ async fn who_waits_is_told_at_once() {
             "rejected"
         };
         for waiting in [first, second] {
-            let told = timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
-            assert_eq!(told, state);
+            assert_eq!(told(waiting).await, state);
         }
     }
 }
@@ -62,12 +66,12 @@ async fn waits_go_by_the_clock() {
     work.advance(4.9);
     assert!(timeout(A_MOMENT, &mut wait).await.is_err(), "4.9 of 5 seconds");
     work.advance(0.1);
-    assert_eq!(wait.await.unwrap(), "pending");
+    assert_eq!(told(wait).await, "pending");
 
     work.advance(3600.0 - 10.0);
     let wait = waiting(&work, &id, 25).await;
     work.advance(6.0);
-    assert_eq!(wait.await.unwrap(), "expired", "it ended before the wait did");
+    assert_eq!(told(wait).await, "expired", "it ended before the wait did");
     assert!(work.caracal.approve(ZONE, &id).is_err());
 }
 
@@ -83,7 +87,7 @@ async fn a_user_s_decision_wakes_as_well() {
     let url = format!("{}/approvals/{id}/decision", work.agent.sts);
     let post = work.agent.http.post(url).bearer_auth(user).json(&decision);
     assert_eq!(text(&answer(post).await.1, "state"), "approved");
-    assert_eq!(wait.await.unwrap(), "approved");
+    assert_eq!(told(wait).await, "approved");
     assert_eq!(work.mint("tickets:sign", &[("approval_id", &id)]).await.0, 200);
     let decided = work.caracal.decisions();
     let decided = decided.iter().find(|one| one.endpoint == Endpoint::Decision).unwrap();

@@ -225,8 +225,14 @@ async fn operators_steps_are_done_over_http() {
 #[tokio::test]
 async fn operators_are_told_what_cannot_be_done() {
     let running = Running::start(&["--operator", "localhost:0"]).await;
+    let listed = running.operate(json!({"action": "approvals", "zone": "zone-1"})).await;
+    assert_eq!(listed, (200, json!({"approvals": []})));
     for (step, status, word) in [
-        (json!({"action": "approve", "zone": "zone-1"}), 400, "`approve`"),
+        (json!({"action": "approve", "zone": "zone-1"}), 400, "`approval_id`"),
+        (json!({"action": "approve", "zone": "zone-1", "approval_id": "a-9"}), 409, "`a-9`"),
+        (json!({"action": "reject", "zone": "zone-9", "approval_id": "a-9"}), 404, "`zone-9`"),
+        (json!({"action": "approvals", "zone": "zone-9"}), 404, "`zone-9`"),
+        (json!({"action": "revoke_user", "zone": "zone-1", "user": "alice"}), 404, "`alice`"),
         (json!({"zone": "zone-1"}), 400, "`action`"),
         (json!({"action": "suspend", "zone": "zone-1"}), 400, "`session`"),
         (json!({"action": "suspend", "zone": "zone-1", "session": "s-9"}), 409, "`s-9`"),

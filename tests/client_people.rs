@@ -108,7 +108,7 @@ async fn what_was_approved_meanwhile_is_done_again_and_once() {
     });
     in_time("the question", work.caracal.received(Endpoint::Approval)).await;
     let approval = work.caracal.approvals(ZONE).unwrap().remove(0);
-    work.caracal.approve(ZONE, approval.id()).unwrap();
+    work.caracal.approve(ZONE, &approval.id).unwrap();
     in_time("the answer", asking).await.unwrap().unwrap();
     assert_eq!(work.waits(), [Some(ApprovalState::Approved)]);
     let again = work.write(None).await.unwrap_err();

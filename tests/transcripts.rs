@@ -15,7 +15,7 @@ use replay::{Bases, Echo, Operator, Report};
 use serde_json::Value;
 
 /// Exchanges that differ, and why they do. The module docs of `embedded` say the same.
-const DIFFERENCES: [(&str, &str); 5] = [
+const DIFFERENCES: [(&str, &str); 3] = [
     (
         "coordinator coordinator-body-encoding step 10",
         "`__proto__` is an unknown member like any other: the refusal guards a JavaScript parser",
@@ -28,8 +28,6 @@ const DIFFERENCES: [(&str, &str); 5] = [
         "gateway-forwarding request-headers-removed step 14",
         "every line of `Connection` is read, not only the first",
     ),
-    ("sts request-ids-on-other-routes step 2", "there are no approvals yet"),
-    ("sts request-ids-on-other-routes step 3", "there are no approvals yet"),
 ];
 
 struct Operated<'c>(&'c EmbeddedCaracal);
@@ -37,6 +35,19 @@ struct Operated<'c>(&'c EmbeddedCaracal);
 impl Operator for Operated<'_> {
     async fn wait(&self, time: Duration) {
         self.0.advance(time);
+    }
+
+    async fn patiently<T>(&self, answer: impl Future<Output = T>) -> T {
+        let passing = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                self.0.advance(Duration::from_secs(1));
+            }
+        };
+        tokio::select! {
+            answer = answer => answer,
+            () = passing => unreachable!("time passes for ever"),
+        }
     }
 
     async fn act(&self, step: &Value) -> Result<(), String> {
@@ -47,6 +58,8 @@ impl Operator for Operated<'_> {
             "suspend" => self.0.suspend(zone, session).map(drop),
             "resume" => self.0.resume(zone, session).map(drop),
             "terminate" => self.0.terminate(zone, session),
+            "approve" => self.0.approve(zone, text("approval_id")),
+            "reject" => self.0.reject(zone, text("approval_id")),
             "archive_application" => self.0.archive_application(zone, text("application")),
             other => return Err(format!("no operator does `{other}`")),
         };
@@ -95,16 +108,27 @@ fn conversation(name: &str) -> (Value, String) {
     (file, world)
 }
 
+const WORLD: &str = "world.toml";
+
+/// A world as a file, with the keys of identity providers beside it.
+fn world_folder(name: &str, how: &str, world: &str) -> support::dev::Folder {
+    let folder = support::dev::Folder::new(&format!("transcripts-{name}-{how}"));
+    folder.file("idp_jwks.json", &vector("idp_jwks.json"));
+    folder.file(WORLD, world);
+    folder
+}
+
 /// Replays a file against a control plane of its own, under a clock that only `wait` moves.
 async fn replayed(name: &str) -> Report {
     let (file, world) = conversation(name);
     let echo = Echo::start().await;
     let world = echo.serve(&world);
+    let folder = world_folder(name, "in-process", &world);
     let clock = ManualClock::new(1_790_000_000);
     // Between two full seconds, where a clock that is read nearly always is.
     clock.advance(Duration::from_millis(400));
     let caracal = EmbeddedCaracal::builder()
-        .world(World::from_toml(&world).unwrap())
+        .world(World::from_file(folder.path(WORLD)).unwrap())
         .clock(clock)
         .start()
         .await
@@ -122,11 +146,9 @@ async fn replayed_by_the_program(name: &str) -> Report {
     let (file, world) = conversation(name);
     let echo = Echo::start().await;
     let world = echo.serve(&world);
-    let folder = support::dev::Folder::new(&format!("transcripts-{name}"));
-    // The keys of identity providers stand beside the world.
-    folder.file("idp_jwks.json", &vector("idp_jwks.json"));
-    let path = folder.file("world.toml", &world);
-    let program = support::dev::Running::start(&["--world", &path, "--operator", "0"]).await;
+    let folder = world_folder(name, "by-the-program", &world);
+    let arguments = ["--world", &folder.path(WORLD), "--operator", "0"];
+    let program = support::dev::Running::start(&arguments).await;
     let printed = program.variables().await;
     let urls = ["CARACAL_STS_URL", "CARACAL_COORDINATOR_URL", "CARACAL_GATEWAY_URL"];
     let bases = bases(urls.map(|name| &*printed[name]));
@@ -191,6 +213,7 @@ files! {
     coordinator_limits: "coordinator-limits", 3, 52;
     coordinator_rate: "coordinator-rate", 1, 39;
     coordinator_services: "coordinator-services", 10, 112;
+    coordinator_subjects: "coordinator-subjects", 2, 22;
     delegations: "delegations", 27, 536;
     delegations_hops: "delegations-hops", 18, 681;
     delegations_revoke: "delegations-revoke", 14, 197;
@@ -199,6 +222,8 @@ files! {
     gateway_forwarding: "gateway-forwarding", 21, 307;
     gateway_rotation: "gateway-rotation", 1, 15;
     sts: "sts", 43, 458;
+    sts_approvals: "sts-approvals", 13, 148;
+    sts_federation: "sts-federation", 11, 135;
     sts_limits: "sts-limits", 1, 7;
     sts_rotation: "sts-rotation", 1, 16;
 }

@@ -15,7 +15,6 @@ mod options;
 use std::{
     env,
     error::Error,
-    fs,
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
     sync::Arc,
@@ -91,8 +90,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn Error>> {
         .gateway_address(options.gateway);
     if let Some(file) = &options.world {
         let name = file.display();
-        let text = fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
-        let world = World::from_toml(&text).map_err(|error| format!("{name}: {error}"))?;
+        let world = World::from_file(file).map_err(|error| format!("{name}: {error}"))?;
         builder = builder.world(world);
     }
     let caracal = Arc::new(builder.start().await?);

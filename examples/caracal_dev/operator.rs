@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header::ORIGIN},
     routing::post,
 };
-use caracal_axum::embedded::{EmbeddedCaracal, OperatorError};
+use caracal_axum::embedded::{Approval, EmbeddedCaracal, OperatorError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,6 +27,10 @@ enum Action {
     Suspend { zone: String, session: String },
     Resume { zone: String, session: String },
     Terminate { zone: String, session: String },
+    Approvals { zone: String },
+    Approve { zone: String, approval_id: String },
+    Reject { zone: String, approval_id: String },
+    RevokeUser { zone: String, user: String },
     ArchiveApplication { zone: String, application: String },
 }
 
@@ -66,6 +70,14 @@ async fn operate(
         Action::Terminate { zone, session } => {
             caracal.terminate(&zone, &session).map(|()| json!({}))
         }
+        Action::Approvals { zone } => caracal.approvals(&zone).map(approvals),
+        Action::Approve { zone, approval_id } => {
+            caracal.approve(&zone, &approval_id).map(|()| json!({}))
+        }
+        Action::Reject { zone, approval_id } => {
+            caracal.reject(&zone, &approval_id).map(|()| json!({}))
+        }
+        Action::RevokeUser { zone, user } => caracal.revoke_user(&zone, &user).map(sessions),
         Action::ArchiveApplication { zone, application } => {
             caracal.archive_application(&zone, &application).map(|()| json!({}))
         }
@@ -73,6 +85,10 @@ async fn operate(
     done.map(Json).map_err(|error| {
         let (status, code) = match error {
             OperatorError::Session(_) => (StatusCode::CONFLICT, "session"),
+            OperatorError::Approval(_) => (StatusCode::CONFLICT, "approval"),
+            OperatorError::SubjectApproval(_) => {
+                (StatusCode::FORBIDDEN, "subject_approval_required")
+            }
             OperatorError::Key => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
             _ => (StatusCode::NOT_FOUND, "not_found"),
         };
@@ -82,6 +98,25 @@ async fn operate(
 
 fn sessions(count: usize) -> Value {
     json!({"sessions": count})
+}
+
+fn approvals(all: Vec<Approval>) -> Value {
+    let all: Vec<_> = all
+        .into_iter()
+        .map(|approval| {
+            json!({
+                "approval_id": approval.id,
+                "state": approval.state.name(),
+                "tier": approval.tier,
+                "application": approval.application,
+                "session": approval.agent_session_id,
+                "user": approval.user,
+                "scopes": approval.scopes,
+                "resources": approval.resources,
+            })
+        })
+        .collect();
+    json!({"approvals": all})
 }
 
 fn refusal(status: StatusCode, code: &str, what: &str) -> Answer {

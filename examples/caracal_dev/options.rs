@@ -37,6 +37,9 @@ The body of `POST /operator` is one of
     {\"action\": \"advance\", \"seconds\": 901.5}           moves the clock ahead
     {\"action\": \"rotate_key\", \"zone\": \"..\"}
     {\"action\": \"suspend\", \"zone\": \"..\", \"session\": \"..\"}, also `resume` and `terminate`
+    {\"action\": \"approvals\", \"zone\": \"..\"}             lists what waits for a person, or did
+    {\"action\": \"approve\", \"zone\": \"..\", \"approval_id\": \"..\"}, also `reject`
+    {\"action\": \"revoke_user\", \"zone\": \"..\", \"user\": \"..\"}   with all that runs for them
     {\"action\": \"archive_application\", \"zone\": \"..\", \"application\": \"..\"}
 
 Ctrl-C and SIGTERM end it.

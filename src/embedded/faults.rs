@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, respo
 use http_body::Frame;
 use serde_json::json;
 
-use super::{server::Unanswered, time::EmbeddedClock, web};
+use super::{server::Unanswered, sts, time::EmbeddedClock, web};
 use crate::Clock as _;
 
 /// A route of the control plane, as faults and records name it.
@@ -24,6 +24,10 @@ pub enum Endpoint {
     Token,
     /// `GET /.well-known/jwks.json` of the STS.
     Keys,
+    /// `GET /approvals/{id}` of the STS.
+    Approval,
+    /// `POST /approvals/{id}/decision` of the STS.
+    Decision,
     /// `POST /zones/{zone}/agents`.
     StartSession,
     /// `DELETE /zones/{zone}/agents/{id}`.
@@ -54,7 +58,7 @@ impl Endpoint {
         match (method.as_str(), path) {
             ("POST", "/oauth/2/token") => Self::Token,
             ("GET" | "HEAD", "/.well-known/jwks.json") => Self::Keys,
-            _ => Self::Other,
+            (method, path) => sts::approval_endpoint(method, path).unwrap_or(Self::Other),
         }
     }
 }

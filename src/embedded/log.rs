@@ -94,3 +94,9 @@ fn readable(text: &str) -> String {
 pub(super) fn operator(what: &str, zone: &str, id: &str) {
     tracing::info!(target: TARGET, "operator: {what} {zone} {id}");
 }
+
+/// What a user of an application decided about a hold.
+pub(super) fn decision(application: &str, id: &str, told: &serde_json::Value) {
+    let state = told.get("state").and_then(serde_json::Value::as_str).unwrap_or_default();
+    tracing::info!(target: TARGET, "sts {application}: approval {} {state} by its user", readable(id));
+}

@@ -20,7 +20,7 @@
 //!
 //! | service | routes |
 //! |---|---|
-//! | STS | `POST /oauth/2/token`, `GET /.well-known/jwks.json?zone_id=`, `/health`, `/ready` |
+//! | STS | `POST /oauth/2/token`, `GET /.well-known/jwks.json?zone_id=`, `GET /approvals/{id}?wait=`, `POST /approvals/{id}/decision`, `/health`, `/ready` |
 //! | Coordinator | sessions: start, end, heartbeat, takeover (`lease`), suspend, resume, detail, lists, effective authority; delegations: create, revoke, lists; `/health`, `/ready` |
 //! | Gateway | calls of resources that have an [upstream](Resource::upstream), with any method and path; `/health`, `/ready` |
 //!
@@ -56,16 +56,25 @@
 //! ```
 //!
 //! Bodies pass as they come, in both directions. What is revoked ends them: the Gateway knows a
-//! revoked delegation a second later, an ended session with its next snapshot, every 30 s. A body
-//! without a length then ends with the trailer `X-Caracal-Revoked: true` for a caller that sends
+//! revoked delegation or user a second later, an ended session with its next snapshot, every 30 s. A
+//! body without a length then ends with the trailer `X-Caracal-Revoked: true` for a caller that sends
 //! `TE: trailers`, and one with a length is cut.
+//!
+//! # People
+//!
+//! A mint whose scope has an [`ApprovalTier`] is held until an operator ([`approve`], [`reject`]) or
+//! a user decides; [`approvals`] lists what waits. Users come from an [`IdentityProvider`]: an
+//! application exchanges their identity tokens, starts sessions for them, and lets them decide. What
+//! was started for a user ends with their record, and is told to resource servers. The Gateway passes
+//! on an approved mandate like any other, and takes no user's token.
 //!
 //! # Time
 //!
 //! One [`EmbeddedClock`] moves everything: lifetimes, leases, limits, and what happens by itself.
 //! Sweeps suspend lapsed services every 30 s and expire tasks every 60 s, counted from the start;
 //! the authority record that a revocation takes along is dead a second later. [`advance`] makes
-//! that happen without waiting:
+//! that happen without waiting. `GET /approvals/{id}?wait=` goes by it too, and is answered at once
+//! when somebody decides:
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -100,26 +109,38 @@
 //! - JSON that is nested deeper than 127 levels, or holds half a surrogate pair, a number beyond
 //!   those of a double or a byte order mark, is no JSON here.
 //! - `agent:lifecycle` is minted at every resource; the real one wants it to have an upstream URL.
+//! - A change of policy that makes approvals void is one of the zone's grants: nothing else of it
+//!   changes while this runs. Of several tiers the shortest life of a hold counts. A hold is
+//!   forgotten a day after it has expired.
+//! - Keys of identity providers are fetched from loopback addresses too, and over plain HTTP; they
+//!   are kept for five minutes. A key of RSA has at least 2048 bits, one of an elliptic curve has
+//!   coordinates of full length, and a header with `crit` is refused.
+//! - `privacy` of a tier shows nowhere, as at the real one, and is not even kept.
 //! - The Gateway strips what any line of `Connection` names; the real one reads the first alone. It
 //!   asks upstreams for no compressed answers, and says `Accept: */*` where the caller says nothing.
 //!   Names of upstream hosts are not looked up before they are called, so that only what is written
 //!   as an address is refused as one of no service. Of the real one's time limits it has one: an
 //!   upstream that has the whole request begins its answer within 30 s, by the system's clock.
 //! - The texts of its redirects and of what HTTP itself refuses are its own.
-//! - Not there: approvals (`/approvals` is unknown, and a scope that needs one is denied) and federation of users,
-//!   the operators' bearer secret (what operators do is done with the methods of
+//! - Not there: the operators' bearer secret (what operators do is done with the methods of
 //!   [`EmbeddedCaracal`]), `POST /v1/verify`, the Redis streams.
 //! - Right after a rotation the Coordinator refuses tokens of the new key for up to 30 s, as the
 //!   real one does: it fetches keys no sooner. So does the Gateway with the key of a second rotation
 //!   within that time.
 //!
 //! [`advance`]: EmbeddedCaracal::advance
+//! [`approvals`]: EmbeddedCaracal::approvals
+//! [`approve`]: EmbeddedCaracal::approve
+//! [`reject`]: EmbeddedCaracal::reject
 
+mod approvals;
+mod approvers;
 mod builder;
 mod constraints;
 mod coordinator;
 mod faults;
 mod gateway;
+mod identity;
 mod keys;
 mod kit;
 mod log;
@@ -149,8 +170,11 @@ use axum::{extract::Request, response::Response};
 use http::{Method, request::Parts};
 
 pub use self::{
+    approvals::{Approval, ApprovalState},
+    approvers::{ApprovalTier, Approver},
     builder::{EmbeddedCaracalBuilder, StartError},
     faults::{Endpoint, Fault},
+    identity::IdentityProvider,
     operators::OperatorError,
     record::{Decision, ReceivedRequest},
     revocations::EmbeddedRevocations,
@@ -190,7 +214,11 @@ impl Shared {
         let body = web::receive(body).await.map_err(|web::Broken| Unanswered)?;
         let endpoint = endpoint(&head.method, head.uri.path());
         let record = ReceivedRequest::new(endpoint, &head, &body);
-        self.attend(endpoint, record, async { answer(self, &head, &body) }).await
+        let answer = async {
+            sts::prepare(self, endpoint, &head, &body).await;
+            answer(self, &head, &body)
+        };
+        self.attend(endpoint, record, answer).await
     }
 
     /// Answers a request that has been received, with the fault that waits for it.

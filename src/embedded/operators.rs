@@ -1,7 +1,9 @@
 //! What operators do: at the real one through its admin API, here by a call.
 
+use uuid::Uuid;
+
 use super::{
-    Application, EmbeddedCaracal, Grant, Resource, WorldError, Zone, log,
+    Application, Approval, Approver, EmbeddedCaracal, Grant, Resource, WorldError, Zone, log,
     session::{Session, Status},
     state::State,
     zone,
@@ -26,6 +28,15 @@ pub enum OperatorError {
     /// There is no such authority record in the zone, or it has ended.
     #[error("there is no authority record `{0}` in force")]
     Record(String),
+    /// There is no such user in the zone, or no record of theirs in force.
+    #[error("user `{0}` has no authority record in force")]
+    User(String),
+    /// There is no such approval in the zone, or it is not pending any more.
+    #[error("there is no approval `{0}` that is pending")]
+    Approval(String),
+    /// It is for a user to decide, and for no operator.
+    #[error("approval `{0}` is for a user to decide")]
+    SubjectApproval(String),
     /// No key could be made.
     #[error("no signing key could be made")]
     Key,
@@ -91,9 +102,9 @@ impl EmbeddedCaracal {
     /// If the session is unknown or not active.
     pub fn suspend(&self, zone: &str, session: &str) -> Result<usize, OperatorError> {
         let mut state = self.shared.lock();
-        state.now();
+        let now = state.now();
         let known = session_of(&mut state, zone, session, |found| found.status == Status::Active)?;
-        let count = known.suspend(session);
+        let count = known.suspend(session, now);
         drop(state);
         log::operator("suspend", zone, session);
         Ok(count)
@@ -199,6 +210,76 @@ impl EmbeddedCaracal {
         }
         drop(state);
         log::operator("revoke record", zone, record);
+        Ok(())
+    }
+}
+
+impl EmbeddedCaracal {
+    /// Revokes a user in a zone: all of their authority records, the sessions that run for them, all
+    /// below these, and every delegation that touches one; how many sessions ended. Resource servers
+    /// are told of all of it.
+    ///
+    /// # Errors
+    ///
+    /// If the user has no record in force.
+    pub fn revoke_user(&self, zone: &str, user: &str) -> Result<usize, OperatorError> {
+        let mut state = self.shared.lock();
+        let now = state.now();
+        let ended = zone_of(&mut state, zone)?.revoke_user(user, now);
+        let ended = ended.ok_or_else(|| OperatorError::User(user.to_owned()))?;
+        drop(state);
+        log::operator("revoke user", zone, user);
+        Ok(ended)
+    }
+
+    /// The mints of a zone that a person was asked to approve, in the order in which they were held,
+    /// decided ones included.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such zone.
+    pub fn approvals(&self, zone: &str) -> Result<Vec<Approval>, OperatorError> {
+        let mut state = self.shared.lock();
+        let now = state.now();
+        Ok(zone_of(&mut state, zone)?.holds.all().map(|hold| hold.told(now)).collect())
+    }
+
+    /// Approves a mint: the same request is granted once, until the hold expires. Whoever waits for
+    /// it is told at once.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such approval in the zone, it is decided or has expired, or it is for a user to
+    /// decide.
+    pub fn approve(&self, zone: &str, approval: &str) -> Result<(), OperatorError> {
+        self.decide(zone, approval, true)
+    }
+
+    /// Rejects a mint: the same request is refused until the hold expires.
+    ///
+    /// # Errors
+    ///
+    /// As [`approve`](Self::approve).
+    pub fn reject(&self, zone: &str, approval: &str) -> Result<(), OperatorError> {
+        self.decide(zone, approval, false)
+    }
+
+    fn decide(&self, zone: &str, approval: &str, approved: bool) -> Result<(), OperatorError> {
+        let unknown = || OperatorError::Approval(approval.to_owned());
+        let mut state = self.shared.lock();
+        let now = state.now();
+        let holds = &mut zone_of(&mut state, zone)?.holds;
+        let id = Uuid::parse_str(approval).map_err(|_| unknown())?;
+        let hold = holds.get_mut(id).ok_or_else(unknown)?;
+        if hold.what().approver == Approver::Subject {
+            return Err(OperatorError::SubjectApproval(approval.to_owned()));
+        }
+        if !hold.decide(approved, now) {
+            return Err(unknown());
+        }
+        state.decided.send_replace(());
+        drop(state);
+        log::operator(if approved { "approve" } else { "reject" }, zone, approval);
         Ok(())
     }
 }

@@ -1,8 +1,13 @@
 //! The parts of a world, found by their ids and consistent with each other.
 
 use indexmap::IndexMap;
+use url::Url;
 
-use super::world::{Application, Confinement, Grant, Resource, WorldError, Zone};
+use super::{
+    approvers::ApprovalTier,
+    identity::{IdentityProvider, KeySet},
+    world::{Application, Confinement, Grant, Resource, WorldError, Zone},
+};
 
 /// The parts of a world, found by their ids and consistent with each other.
 #[derive(Debug, Default)]
@@ -17,7 +22,10 @@ pub(super) struct Registered {
     pub(super) confinement: Vec<Confinement>,
     pub(super) restrictions: Vec<String>,
     /// Scopes that a person has to approve.
-    pub(super) approvals_needed: Vec<String>,
+    pub(super) tiers: Vec<ApprovalTier>,
+    providers: Vec<IdentityProvider>,
+    /// How often policy has changed: approvals are for the policy that they were asked under.
+    pub(super) policy: u64,
 }
 
 impl Registry {
@@ -52,8 +60,11 @@ impl Registry {
         for grant in zone.grants {
             self.add_grant(&id, grant)?;
         }
-        for scope in zone.approvals_needed {
-            self.need_approval(&id, scope)?;
+        for tier in zone.tiers {
+            self.add_tier(&id, tier)?;
+        }
+        for provider in zone.providers {
+            self.add_provider(&id, provider)?;
         }
         Ok(())
     }
@@ -128,12 +139,52 @@ impl Registry {
             })?;
         }
         zone.grants.push(grant);
+        zone.policy += 1;
         Ok(())
     }
 
-    /// From now on minting `scope` needs a person's approval.
-    pub(super) fn need_approval(&mut self, zone: &str, scope: String) -> Result<(), WorldError> {
-        self.zone_mut(zone)?.approvals_needed.push(scope);
+    /// A scope has one tier.
+    pub(super) fn add_tier(&mut self, zone: &str, tier: ApprovalTier) -> Result<(), WorldError> {
+        let zone = self.zone_mut(zone)?;
+        let name = &tier.name;
+        // Answers join the names of tiers by commas.
+        check(is_name(name) && !name.contains(','), || format!("`{name}` is no name of a tier"))?;
+        check(zone.tiers.iter().all(|known| known.name != *name), || {
+            format!("the tier `{name}` is there already")
+        })?;
+        for scope in &tier.scopes {
+            check(zone.resources.values().any(|resource| resource.declares(scope)), || {
+                format!("a tier of `{scope}`, which no resource of the zone declares")
+            })?;
+            check(zone.tiers_of(&[scope]).is_empty(), || {
+                format!("the scope `{scope}` has a tier already")
+            })?;
+        }
+        zone.tiers.push(tier);
+        zone.policy += 1;
+        Ok(())
+    }
+
+    /// Providers are told apart by their issuers.
+    pub(super) fn add_provider(
+        &mut self,
+        zone: &str,
+        provider: IdentityProvider,
+    ) -> Result<(), WorldError> {
+        let zone = self.zone_mut(zone)?;
+        let IdentityProvider { issuer, audience, document, url } = &provider;
+        check(!issuer.is_empty(), || "an identity provider without an issuer".to_owned())?;
+        check(!audience.is_empty(), || format!("the audience for `{issuer}` is empty"))?;
+        check(zone.provider(issuer).is_none(), || {
+            format!("there is an identity provider `{issuer}` already")
+        })?;
+        let can_be_asked = url.as_ref().is_none_or(|url| http_url(url).is_some());
+        check(can_be_asked, || {
+            format!("the keys of `{issuer}` are at no absolute URL with http or https")
+        })?;
+        let is_read = document.as_ref().is_none_or(|document| KeySet::read(document).is_some());
+        check(is_read, || format!("the keys of `{issuer}` are no key document"))?;
+        zone.providers.push(provider);
         Ok(())
     }
 
@@ -147,6 +198,13 @@ impl Registry {
 
     pub(super) fn zones(&self) -> impl Iterator<Item = (&String, &Registered)> {
         self.0.iter()
+    }
+
+    /// Whether the keys of any identity provider are to be asked for.
+    pub(super) fn asks_for_keys(&self) -> bool {
+        let asks =
+            |provider: &IdentityProvider| provider.url.is_some() && provider.document.is_none();
+        self.0.values().any(|zone| zone.providers.iter().any(asks))
     }
 
     /// The zone that has a resource of that name, else the first one.
@@ -180,6 +238,20 @@ impl Registered {
         names.filter(|name| self.owner(name) == Some(application)).cloned().collect()
     }
 
+    /// The tiers that scopes fall under, in the order of their names.
+    pub(super) fn tiers_of(&self, scopes: &[&str]) -> Vec<&ApprovalTier> {
+        let is_touched =
+            |tier: &&ApprovalTier| tier.scopes.iter().any(|scope| scopes.contains(&scope.as_str()));
+        let mut tiers: Vec<_> = self.tiers.iter().filter(is_touched).collect();
+        tiers.sort_by_key(|tier| &tier.name);
+        tiers
+    }
+
+    /// The identity provider that issues tokens as `issuer`.
+    pub(super) fn provider(&self, issuer: &str) -> Option<&IdentityProvider> {
+        self.providers.iter().find(|provider| provider.issuer == issuer)
+    }
+
     /// The application that owns a resource.
     pub(super) fn owner(&self, identifier: &str) -> Option<&str> {
         self.grants
@@ -201,6 +273,12 @@ pub(super) fn is_path_id(id: &str) -> bool {
 /// The STS trims what it is sent, so that nothing with blanks around it could be named.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.trim() == name && !name.contains(char::is_control)
+}
+
+/// An absolute URL with http or https.
+pub(super) fn http_url(text: &str) -> Option<Url> {
+    let is_http = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    Url::parse(text).ok().filter(is_http)
 }
 
 pub(super) fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), WorldError> {

@@ -10,8 +10,9 @@ use crate::{RevocationError, RevocationQuery, RevocationStore, Standing};
 ///
 /// What is published is what the real Coordinator writes to its streams, a second after it happened
 /// (inbound contract §5.5): every change of the delegation graph raises the zone's epoch, and the
-/// revocation of a delegation marks it, a session and an authority record. The end of a session
-/// marks nothing: where no delegation ends with it, mandates live on to their expiry.
+/// revocation of a delegation marks it, a session and an authority record. The end or suspension of a
+/// session marks it and its record if that is a user's and no other session is left on it. Otherwise
+/// it marks nothing: where no delegation ends with it, mandates live on to their expiry.
 #[derive(Clone)]
 pub struct EmbeddedRevocations {
     shared: Arc<Shared>,

@@ -44,6 +44,8 @@ pub(super) struct Session {
     pub(super) parent: Option<String>,
     /// The authority record that it was started with.
     pub(super) record: String,
+    /// Whose record that is, if it is a user's.
+    pub(super) user: Option<String>,
     pub(super) lifecycle: Lifecycle,
     pub(super) labels: Vec<String>,
     pub(super) metadata: Map<String, Value>,

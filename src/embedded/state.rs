@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
+use tokio::sync::watch;
+use uuid::Uuid;
+
 use super::{
+    approvals::Hold,
     gateway::UsedMandates,
     registry::Registry,
     time::{EmbeddedClock, Time},
@@ -24,6 +28,8 @@ pub(super) struct State {
     pub(super) published: MemoryRevocations,
     /// The mandates that the Gateway has seen.
     pub(super) used_mandates: UsedMandates,
+    /// Wakes whoever waits for the decision of a person.
+    pub(super) decided: watch::Sender<()>,
     clock: EmbeddedClock,
     /// What sweeps count from.
     start: Time,
@@ -43,6 +49,7 @@ impl State {
             limits: world.limits,
             published: MemoryRevocations::builder().clock(clock.clone()).build(),
             used_mandates: UsedMandates::default(),
+            decided: watch::Sender::new(()),
             clock,
             start,
             last: start,
@@ -82,6 +89,11 @@ impl State {
 
     pub(super) fn zone(&mut self, id: &str) -> Option<&mut Zone> {
         self.zones.get_mut(id)
+    }
+
+    /// A hold, which has an id of its own among all zones, with its zone.
+    pub(super) fn hold(&self, id: Uuid) -> Option<(&str, &Hold)> {
+        self.zones.iter().find_map(|(zone, known)| Some((zone.as_str(), known.holds.get(id)?)))
     }
 
     /// A zone's memory and its data side by side.
@@ -151,5 +163,5 @@ impl<K: Hash + Eq> Counters<K> {
 }
 
 pub(super) fn new_id() -> String {
-    uuid::Uuid::now_v7().to_string()
+    Uuid::now_v7().to_string()
 }

@@ -4,10 +4,9 @@
 use std::fmt;
 
 use http::{HeaderName, HeaderValue, Method};
-use url::Url;
 
 use super::{
-    registry::check,
+    registry::{check, http_url},
     world::{Resource, WorldError},
 };
 
@@ -172,7 +171,7 @@ impl Upstream {
     /// Whether the Gateway can work with it. No error shows a URL, which may hold a password.
     pub(super) fn check(&self, of: &Resource) -> Result<(), WorldError> {
         let resource = &of.identifier;
-        check(self.url.as_deref().is_none_or(|url| upstream_url(url).is_some()), || {
+        check(self.url.as_deref().is_none_or(|url| http_url(url).is_some()), || {
             format!("the upstream of `{resource}` is no absolute URL with http or https")
         })?;
         check(self.credential.fits(), || {
@@ -188,12 +187,6 @@ impl Upstream {
         }
         Ok(())
     }
-}
-
-/// An absolute URL with http or https.
-pub(super) fn upstream_url(text: &str) -> Option<Url> {
-    let is_http = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-    Url::parse(text).ok().filter(is_http)
 }
 
 pub(super) fn is_header_name(name: &str) -> bool {

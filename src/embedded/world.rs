@@ -4,6 +4,8 @@
 use std::fmt;
 
 use super::{
+    approvers::ApprovalTier,
+    identity::IdentityProvider,
     registry::check,
     upstream::{Operation, Upstream, UpstreamCredential},
 };
@@ -120,7 +122,8 @@ pub struct Zone {
     pub(super) grants: Vec<Grant>,
     pub(super) confinement: Vec<Confinement>,
     pub(super) restrictions: Vec<String>,
-    pub(super) approvals_needed: Vec<String>,
+    pub(super) tiers: Vec<ApprovalTier>,
+    pub(super) providers: Vec<IdentityProvider>,
 }
 
 impl Zone {
@@ -135,7 +138,8 @@ impl Zone {
             grants: Vec::new(),
             confinement: Vec::new(),
             restrictions: Vec::new(),
-            approvals_needed: Vec::new(),
+            tiers: Vec::new(),
+            providers: Vec::new(),
         }
     }
 
@@ -170,6 +174,20 @@ impl Zone {
     ) -> Self {
         self.confinement
             .push(Confinement { label_prefix: label_prefix.into(), scopes: strings(scopes) });
+        self
+    }
+
+    /// Scopes that a person has to approve before they are minted.
+    #[must_use]
+    pub fn approval_tier(mut self, tier: ApprovalTier) -> Self {
+        self.tiers.push(tier);
+        self
+    }
+
+    /// Takes the tokens of an identity provider for its users.
+    #[must_use]
+    pub fn identity_provider(mut self, provider: IdentityProvider) -> Self {
+        self.providers.push(provider);
         self
     }
 

@@ -2,13 +2,16 @@
 //! a world, and every fault is told by its line.
 
 mod checks;
+mod people;
 mod tables;
+
+use std::{fs, path::Path};
 
 use toml::Spanned;
 
 use self::tables::{
-    ApplicationTable, Count, Credential, Enforcement, GrantTable, IssuerTable, LimitsTable,
-    OperationTable, Registration, ResourceTable, RiskTable, Secret, WorldTable, ZoneTable,
+    ApplicationTable, Count, Credential, Enforcement, GrantTable, LimitsTable, OperationTable,
+    Registration, ResourceTable, Secret, WorldTable, ZoneTable,
 };
 use super::{
     registry::Registry,
@@ -67,19 +70,36 @@ impl World {
     ///
     /// The last three take `allowed_hosts`: the credential goes to no other upstream host.
     ///
-    /// Who approves, and identity providers are checked, but have no effect yet.
+    /// `privacy` is checked and has no effect.
     ///
     /// # Errors
     ///
     /// If the text is no TOML, has members that are not listed here, or contradicts itself. The
-    /// error names the line, and never a secret.
+    /// error names the line, and never a secret. A `jwks_file` is found by
+    /// [`from_file`](Self::from_file) only.
     pub fn from_toml(text: &str) -> Result<Self, WorldError> {
-        read(text).map_err(|Fault { at, what }| {
-            let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
-            let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-            WorldError { line: Some(line), what }
-        })
+        from_text(text, None)
     }
+
+    /// Reads a world from a file, and the files that it names from beside it.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_toml`](Self::from_toml), and if a file cannot be read.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, WorldError> {
+        let path = path.as_ref();
+        let text = fs::read_to_string(path)
+            .map_err(|error| WorldError::new(format!("it cannot be read: {error}")))?;
+        from_text(&text, Some(path.parent().unwrap_or(Path::new(""))))
+    }
+}
+
+fn from_text(text: &str, folder: Option<&Path>) -> Result<World, WorldError> {
+    read(text, folder).map_err(|Fault { at, what }| {
+        let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        WorldError { line: Some(line), what }
+    })
 }
 
 /// What is wrong, and at which byte of the file.
@@ -119,18 +139,22 @@ impl From<toml::de::Error> for Fault {
     }
 }
 
-fn read(text: &str) -> Result<World, Fault> {
+fn read(text: &str, folder: Option<&Path>) -> Result<World, Fault> {
     let table: WorldTable = toml::from_str(text)?;
     // Only there to find contradictions: it is the one that knows what may be.
     let mut registry = Registry::default();
     let mut world = World::new().limits(limits(&table.limits));
     for zone in table.zones {
-        world = world.zone(read_zone(zone, &mut registry)?);
+        world = world.zone(read_zone(zone, folder, &mut registry)?);
     }
     Ok(world)
 }
 
-fn read_zone(zone: Spanned<ZoneTable>, registry: &mut Registry) -> Result<Zone, Fault> {
+fn read_zone(
+    zone: Spanned<ZoneTable>,
+    folder: Option<&Path>,
+    registry: &mut Registry,
+) -> Result<Zone, Fault> {
     let (at, table) = apart(zone);
     let id = table.id.unwrap_or_else(|| format!("zone-{}", made_up()));
     let mut zone = Zone::new(&id);
@@ -158,21 +182,16 @@ fn read_zone(zone: Spanned<ZoneTable>, registry: &mut Registry) -> Result<Zone, 
         zone = zone.confine(confinement.label_prefix, confinement.scopes);
     }
     zone.restrictions = table.restrict;
-    let mut tiers = Vec::new();
-    for approval in table.approvals {
-        let (at, approval) = apart(approval);
-        if tiers.contains(&approval.tier) {
-            return Err(Fault::new(at, format!("the tier `{}` is there already", approval.tier)));
-        }
-        tiers.push(approval.tier);
+    for (at, tier) in people::tiers(table.approvals, table.risk, &zone)? {
+        registry.add_tier(&id, tier.clone()).map_err(Fault::at(at))?;
+        zone = zone.approval_tier(tier);
     }
-    for risk in table.risk {
-        let (at, risk) = apart(risk);
-        let scope = risky_scope(risk, &tiers, &zone).map_err(|what| Fault::new(at, what))?;
-        registry.need_approval(&id, scope.clone()).map_err(Fault::at(at))?;
-        zone.approvals_needed.push(scope);
+    for issuer in table.issuers {
+        let (at, issuer) = apart(issuer);
+        let provider = people::provider(issuer, folder)?;
+        registry.add_provider(&id, provider.clone()).map_err(Fault::at(at))?;
+        zone = zone.identity_provider(provider);
     }
-    check_issuers(table.issuers)?;
     Ok(zone)
 }
 
@@ -252,36 +271,6 @@ fn read_grant(table: GrantTable) -> Grant {
         Some(role) => grant.role(role),
         None => grant,
     }
-}
-
-/// The scope of a risk, unless it would go unnoticed that nobody has to approve it.
-fn risky_scope(risk: RiskTable, tiers: &[String], zone: &Zone) -> Result<String, String> {
-    let RiskTable { scope, tier } = risk;
-    if !tiers.contains(&tier) {
-        return Err(format!(
-            "the tier `{tier}` has no approval policy: it needs [[zones.approvals]] with that tier"
-        ));
-    }
-    if !zone.resources.iter().any(|resource| resource.declares(&scope)) {
-        return Err(format!("a risk of `{scope}`, which no resource of the zone declares"));
-    }
-    if zone.approvals_needed.contains(&scope) {
-        return Err(format!("the scope `{scope}` has a tier already"));
-    }
-    Ok(scope)
-}
-
-fn check_issuers(issuers: Vec<Spanned<IssuerTable>>) -> Result<(), Fault> {
-    let mut known = Vec::new();
-    for issuer in issuers {
-        let (at, table) = apart(issuer);
-        table.check()?;
-        if known.contains(&table.issuer) {
-            return Err(Fault::new(at, "there is an issuer of that URL already"));
-        }
-        known.push(table.issuer);
-    }
-    Ok(())
 }
 
 fn limits(table: &LimitsTable) -> Limits {

@@ -1,5 +1,7 @@
 //! What is remembered of one zone: sessions, delegations, records, and what follows from their ends.
 
+mod users;
+
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -9,7 +11,9 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::{
+    approvals::Holds,
     gateway::KnownRevocations,
+    identity::Fetched,
     keys::ZoneKeys,
     session::{Lifecycle, Session, Status},
     state::Counters,
@@ -24,7 +28,9 @@ const PUBLICATION: Duration = Duration::from_secs(1);
 /// An authority record: that a token was issued, until it ends.
 pub(super) struct Record {
     pub(super) application: String,
-    expires: Time,
+    /// The federated user whom the token was issued for.
+    pub(super) user: Option<String>,
+    pub(super) expires: Time,
     revoked: Option<Time>,
 }
 
@@ -97,6 +103,9 @@ pub(super) struct Zone {
     pub(super) epoch: u64,
     /// What the Gateway knows of all that has ended.
     pub(super) gateway: KnownRevocations,
+    pub(super) holds: Holds,
+    /// Keys of identity providers, by issuer.
+    pub(super) fetched: HashMap<String, Fetched>,
     records: HashMap<String, Record>,
     /// What is to be published, and when. Records among it are dead from then on.
     outbox: Vec<(Time, Publication)>,
@@ -106,12 +115,19 @@ pub(super) struct Zone {
 
 impl Zone {
     /// A new authority record. Ended ones are forgotten: they are as good as unknown.
-    pub(super) fn add_record(&mut self, application: &str, expires: Time, now: Time) -> String {
+    pub(super) fn add_record(
+        &mut self,
+        application: &str,
+        user: Option<&str>,
+        expires: Time,
+        now: Time,
+    ) -> String {
         if self.records.len().is_power_of_two() {
             self.records.retain(|_, record| now < record.expires);
         }
         let id = uuid::Uuid::now_v7().to_string();
-        let record = Record { application: application.to_owned(), expires, revoked: None };
+        let (application, user) = (application.to_owned(), user.map(str::to_owned));
+        let record = Record { application, user, expires, revoked: None };
         self.records.insert(id.clone(), record);
         id
     }
@@ -190,7 +206,9 @@ impl Zone {
         for (at, id) in lapses.into_iter().take_while(|(at, _)| *at <= now) {
             // What another one has taken along does not lapse any more.
             match self.sessions.get(&id).filter(|session| session.lapse(start, limits).is_some()) {
-                Some(Session { lifecycle: Lifecycle::Service(_), .. }) => drop(self.suspend(&id)),
+                Some(Session { lifecycle: Lifecycle::Service(_), .. }) => {
+                    self.suspend(&id, at);
+                }
                 Some(_) => drop(self.end(&[id], Status::Expired, "ttl", at)),
                 None => {}
             }
@@ -228,9 +246,10 @@ impl Zone {
     }
 
     /// Suspends a session and the active ones below it; how many.
-    pub(super) fn suspend(&mut self, root: &str) -> usize {
+    pub(super) fn suspend(&mut self, root: &str, now: Time) -> usize {
         let ids = self.subtree(root, |session| session.status == Status::Active);
         self.set_status(&ids, Status::Suspended);
+        self.publish_users(&ids, now);
         ids.len()
     }
 
@@ -264,6 +283,7 @@ impl Zone {
             let epoch = self.next_epoch(now);
             self.revoke_edges(&touched, epoch, now);
         }
+        self.publish_users(&ended, now);
         ended.len()
     }
 

@@ -36,7 +36,10 @@ const UNORDERED: [&str; 2] = ["inbound_edges", "parent_edges_considered"];
 /// Numbers that depend on what happened in the zone before.
 const COUNTERS: [&str; 3] = ["delegation_graph_epoch", "edge_version", "affected_sessions"];
 /// What an [`Operator`] is asked for; transcripts with other actions are skipped.
-const ACTIONS: [&str; 5] = ["rotate_key", "suspend", "resume", "terminate", "archive_application"];
+#[rustfmt::skip]
+const ACTIONS: [&str; 7] = [
+    "rotate_key", "suspend", "resume", "terminate", "archive_application", "approve", "reject",
+];
 /// What any HTTP stack adds to a request, or leaves out.
 #[rustfmt::skip]
 const ECHO_DROP: [&str; 8] = [
@@ -81,6 +84,10 @@ pub(crate) struct Bases {
 pub(crate) trait Operator {
     /// Lets time pass; moving the clock of the control plane does as well.
     async fn wait(&self, time: Duration);
+    /// Awaits an answer that is put off for some seconds by the clock of the control plane.
+    async fn patiently<T>(&self, answer: impl Future<Output = T>) -> T {
+        answer.await
+    }
     /// Does the `action` of a step, so that the next step sees its effect.
     async fn act(&self, step: &Value) -> Result<(), String>;
 }
@@ -238,6 +245,9 @@ impl<O: Operator> Conversation<'_, O> {
     async fn exchange(&mut self, step: &Value, expected: &Value) -> Result<Vec<String>, String> {
         let answer = match step["stream"].as_str() {
             Some(name) => self.open(step, name).await,
+            None if word(step, "path").contains("?wait=") => {
+                self.operator.patiently(self.send(step)).await
+            }
             None => self.send(step).await,
         };
         let answer = answer.map_err(|error| format!("no answer, {error}"))?;

@@ -5,7 +5,7 @@
 pub(crate) mod agent;
 #[cfg(feature = "embedded")]
 pub(crate) mod at_work;
-#[cfg(all(unix, feature = "embedded"))]
+#[cfg(feature = "embedded")]
 pub(crate) mod dev;
 #[cfg(feature = "embedded")]
 pub(crate) mod outbound;

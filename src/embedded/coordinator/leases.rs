@@ -53,10 +53,13 @@ impl Call<'_> {
         let session = self.own(id)?;
         refuse_if(!session.is_live(), refusal::SESSION_NOT_LIVE)?;
         let lease = session.lease().ok_or(refusal::SESSION_NOT_SERVICE)?;
+        if !self.zone.has_its_user(session, self.now) {
+            return Err(self.without_user(id));
+        }
         refuse_if(lease.generation != generation, refusal::LEASE_FENCED)?;
         let status = session.status;
         if status == Status::Active && lease.deadline <= self.now {
-            self.zone.suspend(id);
+            self.zone.suspend(id, self.now);
             return Err(refusal::LEASE_EXPIRED);
         }
         // No service endpoint is ever registered here.
@@ -85,8 +88,11 @@ impl Call<'_> {
         let lease = session.lease().ok_or(refusal::SESSION_NOT_SERVICE)?;
         refuse_if(session.status == Status::Suspended, refusal::SESSION_SUSPENDED)?;
         refuse_if(!session.is_live(), refusal::SESSION_NOT_LIVE)?;
+        if !self.zone.has_its_user(session, self.now) {
+            return Err(self.without_user(id));
+        }
         if lease.deadline <= self.now {
-            self.zone.suspend(id);
+            self.zone.suspend(id, self.now);
             return Err(refusal::LEASE_EXPIRED);
         }
         let lease = lease_mut(self.zone, id).ok_or(refusal::SESSION_NOT_SERVICE)?;
@@ -99,9 +105,16 @@ impl Call<'_> {
         })))
     }
 
+    /// Ends a service whose user is gone.
+    fn without_user(self, id: &str) -> Refusal {
+        let root = [id.to_owned()];
+        self.zone.end(&root, Status::Terminated, "subject_authority_inactive", self.now);
+        refusal::SUBJECT_INACTIVE
+    }
+
     pub(super) fn suspend(self, id: &str) -> Result<Answer, Refusal> {
         refuse_if(self.own(id)?.status != Status::Active, refusal::NOT_ACTIVE)?;
-        Ok(Answer::ok(json!({ "suspended": self.zone.suspend(id) })))
+        Ok(Answer::ok(json!({ "suspended": self.zone.suspend(id, self.now) })))
     }
 
     pub(super) fn resume(self, id: &str) -> Result<Answer, Refusal> {

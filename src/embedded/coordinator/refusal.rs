@@ -121,6 +121,7 @@ pub(super) const SESSION_NOT_FOUND: Refusal = refusal(404, "session_not_found");
 pub(super) const GENERATION_REQUIRED: Refusal = refusal(400, "lease_generation_required");
 pub(super) const SESSION_NOT_LIVE: Refusal = refusal(409, "session_not_live");
 pub(super) const SESSION_NOT_SERVICE: Refusal = refusal(409, "session_not_service");
+pub(super) const SUBJECT_INACTIVE: Refusal = refusal(409, "session_subject_inactive");
 pub(super) const SESSION_SUSPENDED: Refusal = refusal(409, "session_suspended");
 pub(super) const LEASE_FENCED: Refusal = refusal(409, "session_lease_fenced");
 pub(super) const LEASE_EXPIRED: Refusal = refusal(409, "session_lease_expired");

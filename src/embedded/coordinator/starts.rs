@@ -120,7 +120,8 @@ impl Call<'_> {
         let dynamic = known.applications.get(start.application).is_some_and(|known| known.dynamic);
         refuse_if(dynamic && start.service, refusal::DYNAMIC_HOSTS_NO_SERVICE)?;
         refuse_if(dynamic && start.parent.is_some(), refusal::DYNAMIC_IS_NO_CHILD)?;
-        refuse_if(zone.live_record(record, self.now).is_none(), refusal::RECORD_NOT_FOUND)?;
+        let user = zone.live_record(record, self.now).map(|record| record.user.clone());
+        let user = user.ok_or(refusal::RECORD_NOT_FOUND)?;
         let in_zone: Vec<_> =
             zone.sessions.values().filter(|session| session.takes_room(self.now)).collect();
         let own = in_zone.iter().filter(|session| session.application == start.application).count();
@@ -152,6 +153,7 @@ impl Call<'_> {
             application: start.application.to_owned(),
             parent: start.parent.map(str::to_owned),
             record: record.to_owned(),
+            user,
             lifecycle,
             labels: start.labels,
             metadata: start.metadata,

@@ -10,11 +10,11 @@ use url::{Host, Url};
 use super::target;
 use crate::embedded::{
     keys::text,
-    registry::Registered,
+    registry::{Registered, http_url},
     state::State,
     sts::{self, Minted, Refusal, refusal},
     time::Time,
-    upstream::{Kind, Upstream, upstream_url},
+    upstream::{Kind, Upstream},
     web::latin1,
 };
 
@@ -203,7 +203,7 @@ fn upstream<'r>(known: &'r Registered, resource: &str) -> Result<(Url, &'r Upstr
     let upstream = known.resource_named(resource).map(|resource| &resource.upstream);
     let upstream = upstream.ok_or(NO_UPSTREAM)?;
     let url = upstream.url.as_deref().ok_or(NO_UPSTREAM)?;
-    let url = upstream_url(url).filter(is_addressable).ok_or(NOT_ADDRESSABLE)?;
+    let url = http_url(url).filter(is_addressable).ok_or(NOT_ADDRESSABLE)?;
     let host = url.host_str().unwrap_or_default();
     let allowed = upstream.credential.allowed_hosts.as_ref();
     if allowed.is_some_and(|hosts| !hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)))

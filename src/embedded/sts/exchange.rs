@@ -7,8 +7,9 @@ use aws_lc_rs::constant_time;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Refusal, Text,
+    Refusal, Text, federation,
     form::{Form, Subject},
+    holds,
     references::{Delegated, References},
     refusal,
 };
@@ -36,15 +37,10 @@ const ZONE: Refusal = refusal(
     "zone_invalid",
     "the application is registered in another zone than the one named",
 );
-const FEDERATION: Refusal =
-    refusal(401, "invalid_token", "the zone accepts no identity provider's tokens");
 const NO_RESOURCE: Refusal = refusal(400, "invalid_token", "name at least one resource");
 pub(super) const SUBJECT: Refusal = refusal(401, "invalid_token", "invalid subject_token");
 const SUBJECT_FOREIGN: Refusal = refusal(403, "access_denied", "authority record client mismatch");
 const SUBJECT_RECORD: Refusal = refusal(403, "access_denied", "authority record mismatch");
-const APPROVAL: Refusal = refusal(401, "access_denied", "there is no such approval");
-const NEEDS_APPROVAL: Refusal =
-    refusal(403, "access_denied", "a scope needs approval, which cannot be given here yet");
 const TTL_NEGATIVE: Refusal = refusal(400, "invalid_token", "ttl_seconds must be positive");
 const TTL_TOO_LONG: Refusal = refusal(400, "invalid_token", "ttl_seconds exceeds the most");
 const CONSTRAINT_EXPIRED: Refusal = refusal(403, "access_denied", "delegation constraint expired");
@@ -58,7 +54,6 @@ pub(in crate::embedded) struct Minted {
 }
 
 impl Minted {
-    /// The answer to the form.
     /// The token alone.
     pub(in crate::embedded) fn token(&self) -> Result<String, Refusal> {
         self.key.sign(&self.claims).map_err(|_| BROKEN)
@@ -72,10 +67,12 @@ impl Minted {
             "token_type": "Bearer",
             "expires_in": self.expires_in,
             "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
-            "target_resources": self.claims.get("target"),
         });
-        if let (Some(members), Some(scope)) = (answer.as_object_mut(), self.claims.get("scope")) {
-            members.insert("scope".into(), scope.clone());
+        let Some(members) = answer.as_object_mut() else { return Err(BROKEN) };
+        for (member, claim) in [("scope", "scope"), ("target_resources", "target")] {
+            if let Some(value) = self.claims.get(claim) {
+                members.insert(member.into(), value.clone());
+            }
         }
         Ok(answer)
     }
@@ -88,8 +85,12 @@ pub(super) fn grant(state: &mut State, form: &Form, issuer: &str) -> Result<Mint
         return Err(LOCKED);
     }
     judge_credentials(state, form, now)?;
-    if matches!(form.subject, Some(Subject::IdToken)) {
-        return Err(FEDERATION);
+    if let Some(Subject::IdToken(token)) = &form.subject {
+        let user = federation::judge(state, form, token, now)?;
+        let lifetime = lifetime(form, None, now)?;
+        let zone = state.zone(&form.zone).ok_or(CREDENTIALS)?;
+        let term = Term::new(form, Some(&user), lifetime, zone, now);
+        return mint_for_user(form, &user, &term, zone, issuer, now);
     }
     if form.resources.is_empty() {
         return Err(NO_RESOURCE);
@@ -98,9 +99,7 @@ pub(super) fn grant(state: &mut State, form: &Form, issuer: &str) -> Result<Mint
     if let Some(Subject::AccessToken(token)) = &form.subject {
         judge_subject(form, token, zone, now)?;
     }
-    if form.approval.is_some() {
-        return Err(APPROVAL);
-    }
+    let named = holds::judge_named(form, zone, known, now)?;
     let references = References::judge(form, zone, known, now)?;
     let scopes = form.scopes();
     let scopes = scopes.as_slice();
@@ -116,12 +115,22 @@ pub(super) fn grant(state: &mut State, form: &Form, issuer: &str) -> Result<Mint
             text: Text::Denied(asked.reason),
         });
     }
-    if known.approvals_needed.iter().any(|scope| scopes.contains(&scope.as_str())) {
-        return Err(NEEDS_APPROVAL);
-    }
+    let permit = match named {
+        Some(permit) => Some(permit),
+        None => holds::judge(form, &references, zone, known, now)?,
+    };
     targets.sort();
     let lifetime = lifetime(form, references.delegation.as_ref(), now)?;
-    mint(form, references, &targets, lifetime, zone, issuer, now)
+    let used = permit.as_ref().and_then(|permit| permit.record.as_ref());
+    let term = match used {
+        Some((record, end)) => Term::again(record, *end, lifetime, now),
+        None => Term::new(form, None, lifetime, zone, now),
+    };
+    let minted = mint(form, references, &targets, &term, zone, issuer, now)?;
+    if let Some(permit) = permit {
+        permit.consume(zone, &term.record, now);
+    }
+    Ok(minted)
 }
 
 /// Whether the secret is that of the application, and the zone the one it is registered in.
@@ -210,7 +219,10 @@ pub(super) fn lifetime(
     now: Time,
 ) -> Result<Duration, Refusal> {
     let asked = u64::try_from(form.ttl).map_err(|_| TTL_NEGATIVE)?;
-    let most = if form.subject.is_some() { MAX_TTL_SECONDS_WITH_SUBJECT } else { MAX_TTL_SECONDS };
+    let most = match form.subject {
+        Some(Subject::AccessToken(_)) => MAX_TTL_SECONDS_WITH_SUBJECT,
+        Some(Subject::IdToken(_)) | None => MAX_TTL_SECONDS,
+    };
     if asked > most {
         return Err(TTL_TOO_LONG);
     }
@@ -230,30 +242,57 @@ pub(super) fn lifetime(
     Ok(lifetime)
 }
 
-/// The claims of inbound contract §7.2, with a new authority record.
+/// An authority record, and how long its token lives.
+pub(super) struct Term {
+    record: String,
+    lifetime: Duration,
+    expires: Time,
+}
+
+impl Term {
+    /// A new record; for a user where there is one.
+    pub(super) fn new(
+        form: &Form,
+        user: Option<&str>,
+        lifetime: Duration,
+        zone: &mut Zone,
+        now: Time,
+    ) -> Self {
+        let expires = Time::from_seconds(now.plus(lifetime).seconds());
+        let record = zone.add_record(&form.application, user, expires, now);
+        Self { record, lifetime, expires }
+    }
+
+    /// The record that an approval was used for before. It lives no longer by that.
+    fn again(record: &str, end: Time, lifetime: Duration, now: Time) -> Self {
+        let lifetime = lifetime.min(end.left(now));
+        let expires = Time::from_seconds(now.plus(lifetime).seconds());
+        Self { record: record.to_owned(), lifetime, expires }
+    }
+}
+
+/// The claims of inbound contract §7.2.
 pub(super) fn mint(
     form: &Form,
     references: References,
     targets: &[String],
-    lifetime: Duration,
+    term: &Term,
     zone: &mut Zone,
     issuer: &str,
     now: Time,
 ) -> Result<Minted, Refusal> {
-    let expires = Time::from_seconds(now.plus(lifetime).seconds());
     let key = zone.keys.signer(now).map_err(|_| BROKEN)?;
-    let record = zone.add_record(&form.application, expires, now);
     let claims = json!({
         "iss": issuer,
         "sub": form.application,
         "aud": [issuer],
-        "exp": expires.seconds(),
+        "exp": term.expires.seconds(),
         "iat": now.seconds(),
         "jti": new_id(),
         "zone_id": form.zone,
         "client_id": form.application,
-        "sid": record,
-        "root_sid": record,
+        "sid": term.record,
+        "root_sid": term.record,
         "use": if references.delegation.is_some() { "gateway" } else { "session" },
         "sub_type": "application",
         "target": targets,
@@ -268,5 +307,33 @@ pub(super) fn mint(
     if let Some(delegation) = references.delegation {
         claims.extend(delegation.claims);
     }
-    Ok(Minted { key, claims, expires_in: lifetime.as_secs() })
+    Ok(Minted { key, claims, expires_in: term.lifetime.as_secs() })
+}
+
+/// The session mandate of a user, which by itself is for nothing.
+fn mint_for_user(
+    form: &Form,
+    user: &str,
+    term: &Term,
+    zone: &mut Zone,
+    issuer: &str,
+    now: Time,
+) -> Result<Minted, Refusal> {
+    let key = zone.keys.signer(now).map_err(|_| BROKEN)?;
+    let claims = json!({
+        "iss": issuer,
+        "sub": user,
+        "aud": [issuer],
+        "exp": term.expires.seconds(),
+        "iat": now.seconds(),
+        "jti": new_id(),
+        "zone_id": form.zone,
+        "client_id": form.application,
+        "sid": term.record,
+        "root_sid": term.record,
+        "use": "session",
+        "sub_type": "user",
+    });
+    let Value::Object(claims) = claims else { return Err(BROKEN) };
+    Ok(Minted { key, claims, expires_in: term.lifetime.as_secs() })
 }

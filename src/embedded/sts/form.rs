@@ -50,12 +50,13 @@ const TOKEN_MISSING: Refusal =
 /// A token presented in the form.
 pub(in crate::embedded) enum Subject {
     AccessToken(String),
-    IdToken,
+    /// Of an identity provider, for one of its users.
+    IdToken(String),
 }
 
 /// A form of the right syntax.
 pub(in crate::embedded) struct Form {
-    pub(super) zone: String,
+    pub(in crate::embedded) zone: String,
     pub(in crate::embedded) application: String,
     pub(super) secret: String,
     /// Trimmed, without doubles, sorted.
@@ -63,8 +64,8 @@ pub(in crate::embedded) struct Form {
     /// As sent.
     pub(in crate::embedded) scope: String,
     pub(in crate::embedded) session: Option<String>,
-    pub(super) edge: Option<String>,
-    pub(super) record: Option<String>,
+    pub(in crate::embedded) edge: Option<String>,
+    pub(in crate::embedded) record: Option<String>,
     pub(super) approval: Option<String>,
     /// 0 asks for the default.
     pub(super) ttl: i64,
@@ -125,7 +126,7 @@ impl Form {
             }
             (Some(_), None) => return Err(TYPE_MISSING),
             (None, Some(_)) => return Err(TOKEN_MISSING),
-            (Some(_), Some(ID_TOKEN)) => Some(Subject::IdToken),
+            (Some(token), Some(ID_TOKEN)) => Some(Subject::IdToken(token)),
             (Some(token), Some(_)) => Some(Subject::AccessToken(token)),
         };
         let trimmed = |name| get(name).unwrap_or_default().trim().to_owned();

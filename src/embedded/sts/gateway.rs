@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Refusal, Text,
-    exchange::{BROKEN, CREDENTIALS, Minted, SUBJECT, lifetime, mint},
+    exchange::{BROKEN, CREDENTIALS, Minted, SUBJECT, Term, lifetime, mint},
     form::Form,
     references::References,
     refusal,
@@ -38,7 +38,8 @@ pub(in crate::embedded) struct Use<'a> {
     pub(in crate::embedded) path: &'a str,
 }
 
-/// Judges the use of a mandate and grants one for the resource.
+/// Judges the use of a mandate and grants one for the resource. A person has approved it, where that
+/// was needed, when it was minted.
 pub(in crate::embedded) fn exchange(
     state: &mut State,
     used: &Use<'_>,
@@ -65,7 +66,8 @@ pub(in crate::embedded) fn exchange(
     judge_policy(known, resource, &references, &presented, &scopes)?;
     let lifetime = lifetime(&form, Some(delegation), now)?;
     let targets = [resource.identifier.clone()];
-    let mut minted = mint(&form, references, &targets, lifetime, zone, issuer, now)?;
+    let term = Term::new(&form, None, lifetime, zone, now);
+    let mut minted = mint(&form, references, &targets, &term, zone, issuer, now)?;
     // It speaks for whom the presented one spoke, to the resource.
     let Value::Object(instead) = json!({
         "use": "resource",

@@ -47,6 +47,8 @@ pub(super) struct References {
 pub(super) struct Acting {
     pub(super) id: String,
     pub(super) labels: Vec<String>,
+    /// The user whom it acts for.
+    pub(super) user: Option<String>,
 }
 
 /// The delegation that it acts under.
@@ -68,7 +70,7 @@ impl References {
     ) -> Result<Self, Refusal> {
         if let Some(record) = &form.record {
             let record = zone.live_record(record, now).ok_or(RECORD_INACTIVE)?;
-            if record.application != form.application {
+            if record.application != form.application || record.user.is_some() {
                 return Err(RECORD_FOREIGN);
             }
         }
@@ -84,7 +86,11 @@ impl References {
             constraints: edge.constraints.clone(),
             resources: edge.resources(known),
         });
-        let session = Acting { id: session.id.clone(), labels: session.labels.clone() };
+        let session = Acting {
+            id: session.id.clone(),
+            labels: session.labels.clone(),
+            user: session.user.clone(),
+        };
         Ok(Self { session: Some(session), delegation })
     }
 }
@@ -95,8 +101,7 @@ fn own_session<'z>(
     zone: &'z Zone,
     now: Time,
 ) -> Result<&'z Session, Refusal> {
-    let session = zone.sessions.get(id).filter(|session| session.can_act(now));
-    let session = session.ok_or(SESSION_INACTIVE)?;
+    let session = zone.acting(id, now).ok_or(SESSION_INACTIVE)?;
     if session.application == form.application { Ok(session) } else { Err(SESSION_FOREIGN) }
 }
 
@@ -109,13 +114,13 @@ fn under_delegation<'z>(
     now: Time,
 ) -> Result<(&'z Session, Vec<&'z Edge>), Refusal> {
     let live = |id: &str| zone.edges.get(id).filter(|edge| edge.is_live(now));
-    let can_act = |id: &str| zone.sessions.get(id).filter(|session| session.can_act(now));
     let edge = live(edge).ok_or(EDGE_INACTIVE)?;
     if edge.target != session {
         return Err(EDGE_TARGET);
     }
-    can_act(&edge.source).ok_or(SOURCE_INACTIVE)?;
-    let target = can_act(session)
+    zone.acting(&edge.source, now).ok_or(SOURCE_INACTIVE)?;
+    let target = zone
+        .acting(session, now)
         .filter(|target| target.application == form.application)
         .ok_or(TARGET_INACTIVE)?;
     judge_limits(form, edge)?;

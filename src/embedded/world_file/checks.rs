@@ -7,8 +7,9 @@ use super::{
     Fault,
     tables::{Credential, Enforcement, IssuerTable, OperationTable, ResourceTable, Secret},
 };
-use crate::embedded::upstream::{
-    is_header_name, is_header_value, is_scheme, is_user_name, upstream_url,
+use crate::embedded::{
+    registry::http_url,
+    upstream::{is_header_name, is_header_value, is_scheme, is_user_name},
 };
 
 impl Credential {
@@ -161,7 +162,7 @@ impl IssuerTable {
 /// The error shows no URL, which may hold a password.
 fn check_url(name: &str, url: &Spanned<String>) -> Result<(), Fault> {
     let what = format!("`{name}` is no absolute URL with http or https, as in https://example.com");
-    check_value(Some(url), &what, |url| upstream_url(url).is_some())
+    check_value(Some(url), &what, |url| http_url(url).is_some())
 }
 
 fn check_value<T>(

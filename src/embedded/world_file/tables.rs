@@ -140,17 +140,17 @@ pub(super) struct RiskTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct ApprovalTable {
     pub(super) tier: String,
-    #[serde(rename = "approver")]
-    _approver: Option<Approver>,
-    #[serde(rename = "ttl_seconds")]
-    _ttl_seconds: Option<Count>,
+    #[serde(default)]
+    pub(super) approver: ApproverWord,
+    pub(super) ttl_seconds: Option<Count>,
     #[serde(rename = "privacy")]
     _privacy: Option<Privacy>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
-enum Approver {
+pub(super) enum ApproverWord {
+    #[default]
     Operator,
     Subject,
     Any,

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::embedded::Approver;
 
 const SAMPLE: &str = r#"[[zones]]
 id = "zone-1"
@@ -86,7 +87,10 @@ fn all_that_is_said_is_taken() {
     assert_eq!(first.grants[0].role, "reader");
     assert_eq!(first.grants[0].scopes, ["tickets:read"]);
     assert_eq!(first.confinement[0].label_prefix, "guest:");
-    assert_eq!(first.approvals_needed, ["mail:send"]);
+    let [tier] = first.tiers.as_slice() else { panic!("one tier") };
+    assert_eq!((tier.name.as_str(), tier.approver), ("high", Approver::Operator));
+    assert_eq!(tier.scopes, ["mail:send"]);
+    assert_eq!(tier.lifetime().as_secs(), 60);
     assert!(second.id.starts_with("zone-") && second.id.len() >= 32);
     assert_eq!(second.restrictions, ["incident 7"]);
     assert!(second.applications[0].dynamic && second.applications[0].id.len() >= 32);
@@ -105,7 +109,7 @@ fn recorded_worlds_are_read() {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
-            let world = World::from_toml(&fs::read_to_string(&path).unwrap())
+            let world = World::from_file(&path)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let all = |count: fn(&Zone) -> usize| world.zones.iter().map(count).sum::<usize>();
             seen.push((
@@ -114,7 +118,7 @@ fn recorded_worlds_are_read() {
                 all(|zone| zone.applications.len()),
                 all(|zone| zone.resources.len()),
                 all(|zone| zone.grants.len()),
-                all(|zone| zone.approvals_needed.len()),
+                all(|zone| zone.tiers.iter().map(|tier| tier.scopes.len()).sum()),
             ));
         }
     }
@@ -274,12 +278,38 @@ fn issuers_can_be_asked_for_keys() {
         )
     };
     let good = issuer("https://idp.example/keys", "users");
-    right(&format!("{good}jwks_file = \"idp.json\""));
+    right(&good);
+    wrong(&format!("{good}jwks_file = \"idp.json\""), 5, "this world is in none");
     wrong(&issuer("/keys", "users"), 4, "`jwks_url`");
     wrong(&issuer("https://idp.example/keys", ""), 3, "`audience`");
     wrong(&format!("{good}jwks_file = \"\""), 5, "`jwks_file`");
-    wrong(&format!("{good}{good}"), 5, "an issuer of that URL already");
+    wrong(&format!("{good}{good}"), 5, "`https://idp.example` already");
     wrong("[[zones.issuers]]\nissuer = \"https://idp.example\"", 1, "missing field `audience`");
+}
+
+#[test]
+fn key_documents_stand_beside_the_world() {
+    let folder = std::env::temp_dir().join(format!("caracal-world-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let issuer = "[[zones.issuers]]\nissuer = \"i\"\naudience = \"a\"\n\
+                  jwks_url = \"https://idp.example/keys\"\njwks_file = \"idp.json\"\n";
+    let path = folder.join("world.toml");
+    fs::write(&path, format!("{SAMPLE}{issuer}")).unwrap();
+    let wrong = |word: &str| {
+        let error = World::from_file(&path).unwrap_err();
+        assert!(error.line() == Some(LINES + 5) && error.to_string().contains(word), "{error}");
+    };
+    wrong("`idp.json` cannot be read");
+    for document in ["", "[]", "{}", "{\"keys\": 7}"] {
+        fs::write(folder.join("idp.json"), document).unwrap();
+        wrong("`idp.json` is no key document");
+    }
+    fs::write(folder.join("idp.json"), "{\"keys\": []}").unwrap();
+    let world = World::from_file(&path).unwrap();
+    assert!(world.zones[0].providers[0].document.is_some());
+    let error = World::from_file(folder.join("nothing.toml")).unwrap_err();
+    assert_eq!(error.line(), None);
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use axum::BoxError;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header, request::Parts};
+use http::{Request, Response, Uri, request::Parts};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -122,9 +122,6 @@ where
             parts.uri = url.as_str().parse().map_err(|_| {
                 CaracalError::usage("invalid_target", "the target makes no URI of a request")
             })?;
-            // The Gateway says by a trailer that it cut an answer.
-            let trailers = HeaderValue::from_static("trailers");
-            parts.headers.entry(header::TE).or_insert(trailers);
             Ok(parts)
         });
         TransportFuture { state: State::Preparing { preparing, call: Some((inner, body)) } }

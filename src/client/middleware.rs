@@ -1,6 +1,6 @@
 //! The way out as a middleware.
 
-use http::{Extensions, HeaderValue, header};
+use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
@@ -40,8 +40,6 @@ impl Middleware for Transport {
         if headers == *request.headers() {
             return next.run(request, extensions).await;
         }
-        // The Gateway says by a trailer that it cut an answer.
-        headers.entry(header::TE).or_insert(HeaderValue::from_static("trailers"));
         *request.headers_mut() = headers;
         *request.url_mut() = url.clone();
         let answer = self.calling.client.clients().of(&url).execute(request).await;

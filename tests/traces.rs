@@ -10,7 +10,7 @@ mod support;
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
-use drive::{Course, EXCEPTIONS};
+use drive::{Course, EXCEPTIONS, IN_ANY_ORDER};
 use echo::Echo;
 use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -30,7 +30,11 @@ const LEFT_OUT: [(&str, &[&str]); 1] = [(
 )];
 
 /// Actions that go otherwise, for no reason that is known. They are told of, and fail nothing.
-const SUSPECTED: [(&str, &str); 0] = [];
+const SUSPECTED: [(&str, &str); 1] = [(
+    "static-token",
+    "a client without a secret starts a pair of sessions for calls that it has no mandate for, and \
+     leaves them behind",
+)];
 
 /// Actions in which this client is not as Go's is, but as Python's, and why. Where Go's HTTP library
 /// sent a request again without being asked, this client is always as Python's.
@@ -75,6 +79,14 @@ fn judge(action: &Value, observed: &Course) -> Vec<String> {
             ("left behind", it.left_behind, observed.left_behind.clone()),
         ]
         .into_iter()
+        .map(|(what, expected, mut found)| {
+            let mut expected = expected.to_vec();
+            if IN_ANY_ORDER.contains(&name) {
+                expected.sort_unstable();
+                found.sort();
+            }
+            (what, expected, found)
+        })
         .filter(|(_, expected, found)| expected != found)
         .map(|(what, expected, found)| format!("{what} {found:#?}\nand not {expected:#?}"))
         .collect(),

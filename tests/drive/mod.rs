@@ -20,7 +20,10 @@ use self::{
     names::Names,
     steps::{Driver, text},
 };
-pub(crate) use self::{course::Course, exceptions::EXCEPTIONS};
+pub(crate) use self::{
+    course::Course,
+    exceptions::{EXCEPTIONS, IN_ANY_ORDER},
+};
 use crate::support::{agent::Agent, proxy::Proxy};
 
 /// Takes an action in a control plane of its own.

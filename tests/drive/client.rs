@@ -81,18 +81,21 @@ impl Failure {
 pub(super) struct Settings {
     pub(super) sts: String,
     pub(super) coordinator: String,
+    pub(super) gateway: Option<String>,
     pub(super) zone: String,
     pub(super) application: String,
     pub(super) secret: String,
     /// A token in place of the secret.
     pub(super) token: Option<String>,
     pub(super) resources: Vec<String>,
+    /// The URLs of some of them.
+    pub(super) bindings: Vec<(String, String)>,
     pub(super) default_ttl: Option<u64>,
 }
 
 #[derive(Clone)]
 pub(super) struct Client {
-    caracal: Caracal,
+    pub(super) caracal: Caracal,
     /// What the client told of itself, in the words of the recorder.
     pub(super) events: Arc<Mutex<Vec<String>>>,
 }
@@ -110,7 +113,14 @@ impl Client {
             None => builder.client_secret(&settings.secret),
         };
         for resource in &settings.resources {
-            builder = builder.audience(resource);
+            let binding = settings.bindings.iter().find(|(bound, _)| bound == resource);
+            builder = match binding {
+                Some((_, url)) => builder.resource(resource, url, [""; 0]),
+                None => builder.audience(resource),
+            };
+        }
+        if let Some(url) = &settings.gateway {
+            builder = builder.gateway_url(url);
         }
         if let Some(ttl) = settings.default_ttl {
             builder = builder.default_ttl(Duration::from_secs(ttl));
@@ -358,10 +368,10 @@ fn note_some(note: &mut Value, name: &str, value: Option<&str>) {
     }
 }
 
-fn texts(list: &Value) -> impl Iterator<Item = &str> {
+pub(super) fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-fn seconds(number: &Value) -> Option<Duration> {
+pub(super) fn seconds(number: &Value) -> Option<Duration> {
     number.as_u64().map(Duration::from_secs)
 }

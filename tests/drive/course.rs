@@ -10,25 +10,30 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::{
-    names::Names,
-    steps::{PASSED_OVER, text},
+    names::{Names, token_use},
+    steps::text,
 };
 use crate::support::proxy::{Answer, Exchange};
 
 /// The headers that are compared; the others are an HTTP library's, or of no consequence.
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 11] = [
     "authorization",
     "baggage",
     "content-type",
+    "host",
     "idempotency-key",
     "idempotency-key-kind",
     "referer",
     "traceparent",
     "tracestate",
+    "x-caracal-resource",
+    "x-own",
 ];
 
-static ID: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").unwrap());
+/// What differs from run to run: an id, or the address of a host.
+static ID: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|127\.0\.0\.1:\d+").unwrap()
+});
 
 /// How an action went, in the words of the recording.
 pub(crate) struct Course {
@@ -44,9 +49,8 @@ pub(crate) struct Course {
 }
 
 impl Course {
-    /// What was recorded of a client in `language`. `passed_over` are the positions of requests
-    /// whose steps are not taken here.
-    pub(crate) fn recorded(action: &Value, language: &str, passed_over: &[usize]) -> Self {
+    /// What was recorded of a client in `language`.
+    pub(crate) fn recorded(action: &Value, language: &str) -> Self {
         let mut parts = action["go"].as_object().unwrap().clone();
         // Where a recording is none of its own, it says so in a word.
         parts.extend(action[language].as_object().cloned().unwrap_or_default());
@@ -61,42 +65,21 @@ impl Course {
             left_behind: strings(part("left_behind")),
             names: Names::default(),
         };
-        course.pass_over(passed_over);
         course.give_keys_to_narrows();
         for request in &mut course.requests {
             without(Some(&mut *request), &["fault", "resent_by_http_library"]);
             without(request.get_mut("answer"), &["location", "retry-after"]);
+            // Go's alone says what is the default, for the sessions of a pair.
+            if text(request, "path").ends_with("/agents") && request["json"]["lifecycle"] == "task"
+            {
+                without(request.get_mut("json"), &["lifecycle"]);
+            }
         }
         for result in &mut course.results {
             without_wording(result);
+            fail_with_the_request(result);
         }
         course
-    }
-
-    /// Leaves out requests, the events that told of them and the sessions that they started, and
-    /// the results of the steps that caused them.
-    fn pass_over(&mut self, positions: &[usize]) {
-        for &position in positions.iter().rev() {
-            let request = self.requests.remove(position);
-            let earlier = self.requests[..position].iter();
-            let number = earlier.filter(|it| it["to"] == request["to"]).count();
-            let tells = |event: &&usize| {
-                let event = &self.events[**event];
-                match text(&request, "to") {
-                    "sts" => event.starts_with("token.exchange"),
-                    "coordinator" => event.starts_with("coordinator.call"),
-                    _ => false,
-                }
-            };
-            let all: Vec<_> = (0..self.events.len()).collect();
-            if let Some(&event) = all.iter().filter(tells).nth(number) {
-                self.events.remove(event);
-            }
-            if text(&request, "path").ends_with("/agents") {
-                self.left_behind.pop();
-            }
-        }
-        self.results.retain(|result| !PASSED_OVER.contains(&text(result, "op")));
     }
 
     /// The one thing in which all recordings differ from this client: there the delegation of a
@@ -136,6 +119,26 @@ impl Course {
         repeated.map(|trace| format!("the span of {} is not new", trace[1])).collect()
     }
 
+    /// Bearers that left the client for where they do not belong, and mandates used twice.
+    pub(crate) fn misplaced_bearers(&self) -> Vec<String> {
+        let mut used = BTreeSet::new();
+        let mut found = Vec::new();
+        for request in &self.requests {
+            let mut headers = items(&request["headers"]);
+            let Some(bearer) = headers.find(|it| it[0] == "authorization") else { continue };
+            let bearer = bearer[1].as_str().unwrap().trim_start_matches("Bearer ");
+            let fine = match text(request, "to") {
+                "gateway" => token_use(bearer).as_deref() == Some("gateway") && used.insert(bearer),
+                "third" | "upstream" => bearer == "mine",
+                _ => token_use(bearer).as_deref() == Some("session"),
+            };
+            if !fine {
+                found.push(format!("the bearer of {} does not belong there", shape(request)));
+            }
+        }
+        found
+    }
+
     /// Leaves out renewals of a lease that were too many for their time, and what told of them.
     pub(crate) fn forget_beats_beyond(&mut self, times: usize) {
         for _ in times..beats(&Value::from(self.requests.clone())) {
@@ -155,9 +158,19 @@ impl Course {
     /// The results in short: `session ok`.
     pub(crate) fn outcomes(&self) -> Vec<String> {
         let outcome = |result: &Value| {
-            let error = &result["error"];
-            let code = error.get("code").unwrap_or(&error["class"]);
-            format!("{} {}", text(result, "op"), code.as_str().unwrap_or("ok"))
+            let code = |error: &Value| {
+                let code = error.get("code").unwrap_or(&error["class"]);
+                code.as_str().unwrap_or("ok").to_owned()
+            };
+            let answers = result.get("answers").and_then(Value::as_array);
+            let several = result["op"] != "parallel" && answers.is_some();
+            let outcome = if several {
+                let answer = |it: &Value| it.as_u64().map_or_else(|| code(it), |it| it.to_string());
+                items(&result["answers"]).map(answer).collect::<Vec<_>>().join(" ")
+            } else {
+                code(&result["error"])
+            };
+            format!("{} {outcome}", text(result, "op"))
         };
         self.results.iter().map(outcome).collect()
     }
@@ -299,7 +312,17 @@ fn shape(request: &Value) -> String {
     let answer = &request["answer"];
     let status = answer["status"].as_u64().map_or("cut".to_owned(), |status| status.to_string());
     let replayed = if answer["replayed"] == true { " replayed" } else { "" };
-    format!("{method} {} -> {status}{replayed}", ID.replace_all(path, "*"))
+    // A call is judged by its headers too.
+    let to = match text(request, "to") {
+        to @ ("gateway" | "third" | "upstream") => format!("{to} "),
+        _ => return format!("{method} {} -> {status}{replayed}", ID.replace_all(path, "*")),
+    };
+    let headers = items(&request["headers"]).map(|header| {
+        let part = usize::from(header[0] == "baggage");
+        format!(" {}", header[part].as_str().unwrap())
+    });
+    let headers = headers.collect::<String>();
+    ID.replace_all(&format!("{to}{method} {path} -> {status}{headers}"), "*").into_owned()
 }
 
 /// Leaves out of a result what is a language's own: texts, and that a context has a token source.
@@ -307,8 +330,18 @@ fn without_wording(result: &mut Value) {
     for (name, words) in [("error", "text"), ("context", "own_token")] {
         without(result.get_mut(name), &[words]);
     }
-    for failed in result.get_mut("failed").and_then(Value::as_array_mut).into_iter().flatten() {
-        without(Some(failed), &["text"]);
+    for list in ["failed", "answers"] {
+        for failed in result.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            without(Some(failed), &["text"]);
+        }
+    }
+}
+
+/// Where a recorded client makes no transport for the application, its first request fails here.
+fn fail_with_the_request(result: &mut Value) {
+    if result["op"] == "app_transport" && result.get("error").is_some() {
+        result["answers"] = json!([result["error"].take()]);
+        without(Some(result), &["ok", "error"]);
     }
 }
 

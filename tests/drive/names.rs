@@ -14,8 +14,8 @@ static HOLE: LazyLock<Regex> =
 pub(super) struct Names(BTreeMap<String, String>);
 
 impl Names {
-    pub(super) fn new(known: &[(&str, &str)]) -> Self {
-        Self(known.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
+    pub(super) fn new<'a>(known: impl Iterator<Item = (&'a str, &'a String)>) -> Self {
+        Self(known.map(|(name, value)| (name.into(), value.clone())).collect())
     }
 
     /// Compares a value with the recorded one; where it differs, and how.

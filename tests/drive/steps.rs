@@ -14,13 +14,10 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    Proxy,
+    Proxy, calls,
     client::{self, Client, Context, Failure, Service},
     names::token_use,
 };
-
-/// Steps that need a Gateway. They are passed over.
-pub(super) const PASSED_OVER: [&str; 3] = ["transport", "app_transport", "gateway_request"];
 
 pub(super) type Outcome = Result<(), Failure>;
 type Taking = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -65,9 +62,7 @@ impl Driver {
     pub(super) fn take(self, steps: Value) -> Taking {
         Box::pin(async move {
             for step in steps.as_array().into_iter().flatten() {
-                if !PASSED_OVER.contains(&text(step, "op")) {
-                    self.step(step).await?;
-                }
+                self.step(step).await?;
             }
             Ok(())
         })
@@ -158,6 +153,24 @@ impl Driver {
             }
             "describe" => {
                 entry.note("authority", client.describe());
+                Ok(())
+            }
+            "transport" => {
+                entry.note("answers", calls::transport(client, step, &self.proxy.third).await);
+                Ok(())
+            }
+            "app_transport" => {
+                entry.note("answers", calls::app_transport(client, step).await);
+                Ok(())
+            }
+            "fetch" => {
+                entry.note("answers", calls::fetch(client, step).await?);
+                Ok(())
+            }
+            "gateway_request" => {
+                let (url, headers) = calls::gateway_request(client, step)?;
+                entry.note("url", url.into());
+                entry.note("headers", listed(&headers));
                 Ok(())
             }
             "close" => {

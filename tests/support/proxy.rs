@@ -1,4 +1,4 @@
-//! A proxy in front of the STS and the Coordinator: it records every request, and spoils answers
+//! A proxy in front of the STS, the Coordinator and the Gateway: it records every request, and spoils answers
 //! as the recorder of the traces did.
 
 use std::{
@@ -105,11 +105,12 @@ impl Fault {
 /// A request, and what became of it.
 #[derive(Clone)]
 pub(crate) struct Exchange {
-    /// `sts`, `coordinator`, or `third` for any other host.
+    /// `sts`, `coordinator`, `gateway`; `third` or `upstream` for a host that has no service.
     pub(crate) to: &'static str,
     pub(crate) method: Method,
     /// The path, with the query.
     pub(crate) path: String,
+    /// Without `Host` where that is the listener's own address.
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// What the service, or a fault in its place, answered.
@@ -128,8 +129,11 @@ pub(crate) struct Answer {
 pub(crate) struct Proxy {
     pub(crate) sts: String,
     pub(crate) coordinator: String,
+    pub(crate) gateway: String,
     /// A host that has nothing to do with Caracal.
     pub(crate) third: String,
+    /// Where resources are said to be. What goes through the Gateway does not come here.
+    pub(crate) upstream: String,
     shared: Arc<Shared>,
     listeners: Vec<AbortHandle>,
 }
@@ -148,6 +152,7 @@ struct Traffic {
     held: usize,
     beats: usize,
     starts: usize,
+    calls: usize,
 }
 
 /// A request is not answered: its connection is closed instead.
@@ -157,7 +162,7 @@ struct Closed;
 
 impl Proxy {
     /// Starts in front of services at these addresses, without faults.
-    pub(crate) async fn start(sts: &str, coordinator: &str) -> Self {
+    pub(crate) async fn start(sts: &str, coordinator: &str, gateway: &str) -> Self {
         let shared = Arc::new(Shared {
             http: client(),
             faults: Mutex::default(),
@@ -167,16 +172,19 @@ impl Proxy {
         let mut listeners = Vec::new();
         let mut start = async |to, service: Option<&str>| {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let url = format!("http://{}", listener.local_addr().unwrap());
+            let host = listener.local_addr().unwrap().to_string();
             let (shared, service) = (Arc::clone(&shared), service.map(str::to_owned));
-            let task = tokio::spawn(listen(listener, shared, to, service));
+            let end = Arc::new(End { to, host: host.clone(), service });
+            let task = tokio::spawn(listen(listener, shared, end));
             listeners.push(task.abort_handle());
-            url
+            format!("http://{host}")
         };
         let sts = start("sts", Some(sts)).await;
         let coordinator = start("coordinator", Some(coordinator)).await;
+        let gateway = start("gateway", Some(gateway)).await;
         let third = start("third", None).await;
-        Self { sts, coordinator, third, shared, listeners }
+        let upstream = start("upstream", None).await;
+        Self { sts, coordinator, gateway, third, upstream, shared, listeners }
     }
 
     /// What goes wrong from now on.
@@ -194,6 +202,12 @@ impl Proxy {
     pub(crate) async fn started(&self, times: usize) {
         let mut traffic = self.shared.traffic.subscribe();
         drop(traffic.wait_for(|traffic| traffic.starts >= times).await);
+    }
+
+    /// Waits until so many calls through the Gateway have been answered.
+    pub(crate) async fn called(&self, times: usize) {
+        let mut traffic = self.shared.traffic.subscribe();
+        drop(traffic.wait_for(|traffic| traffic.calls >= times).await);
     }
 
     /// Waits until leases have been renewed so many times.
@@ -228,27 +242,32 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(
-    listener: TcpListener,
-    shared: Arc<Shared>,
+/// What a listener is for.
+struct End {
     to: &'static str,
+    host: String,
+    /// Who is asked. A host without a service answers by itself.
     service: Option<String>,
-) {
+}
+
+async fn listen(listener: TcpListener, shared: Arc<Shared>, end: Arc<End>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let (shared, service) = (Arc::clone(&shared), service.clone());
+        let (shared, end) = (Arc::clone(&shared), Arc::clone(&end));
         let answer = service_fn(move |request: Request<Incoming>| {
-            let (shared, service) = (Arc::clone(&shared), service.clone());
+            let (shared, end) = (Arc::clone(&shared), Arc::clone(&end));
+            let call = usize::from(end.to == "gateway");
             // On a task of its own: a request goes on when its sender has given up.
             let start = usize::from(request.uri().path().ends_with("/agents"));
             let beat = usize::from(request.uri().path().ends_with("/heartbeat"));
             let exchange = tokio::spawn(async move {
                 shared.traffic.send_modify(|traffic| traffic.open += 1);
-                let answer = shared.exchange(to, service.as_deref(), request).await;
+                let answer = shared.exchange(&end, request).await;
                 shared.traffic.send_modify(|traffic| {
                     traffic.open -= 1;
                     traffic.beats += beat;
                     traffic.starts += start;
+                    traffic.calls += call;
                 });
                 answer
             });
@@ -261,24 +280,26 @@ async fn listen(
 impl Shared {
     async fn exchange(
         &self,
-        to: &'static str,
-        service: Option<&str>,
+        end: &End,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Closed> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| Closed)?.to_bytes();
         let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-        let (method, headers) = (head.method, head.headers);
-        let exchange = Exchange { to, method, path, headers, body, answer: None };
+        let (method, mut headers) = (head.method, head.headers);
+        if headers.get(header::HOST).is_some_and(|host| host == &end.host) {
+            headers.remove(header::HOST);
+        }
+        let exchange = Exchange { to: end.to, method, path, headers, body, answer: None };
         let (number, fault) = self.arrived(exchange.clone());
         self.hold(fault.delay_before).await;
         if fault.close == Some(Close::Before) {
             return Err(Closed);
         }
-        let mut answer = match (fault.status, service) {
+        let mut answer = match (fault.status, &end.service) {
             (Some(status), _) => fault.answer(status),
             (None, Some(service)) => self.forward(service, &exchange).await?,
-            (None, None) => fault.answer(200),
+            (None, None) => by_itself(&exchange.path),
         };
         if let Some(body) = &fault.garble {
             answer.body = Bytes::from(body.clone());
@@ -326,6 +347,19 @@ impl Shared {
             body: response.bytes().await.map_err(|_| Closed)?,
         })
     }
+}
+
+/// The answer of a host without a service: it redirects where it is told to.
+fn by_itself(path: &str) -> Answer {
+    let mut headers = HeaderMap::new();
+    let status = match path.strip_prefix("/redirect?to=") {
+        Some(to) => {
+            headers.insert(header::LOCATION, to.parse().unwrap());
+            StatusCode::FOUND
+        }
+        None => StatusCode::OK,
+    };
+    Answer { status, headers, body: Bytes::from_static(b"{}") }
 }
 
 fn without_connection(headers: &HeaderMap) -> HeaderMap {

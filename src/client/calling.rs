@@ -125,7 +125,9 @@ impl Calling {
                 Ok(url)
             }
             Route::Gateway { url, resource } => {
-                let (bearer, acting) = self.authorize(context, resource.as_deref()).await?;
+                // The longest road of the client: boxed, so that the futures of callers stay small.
+                let authorized = Box::pin(self.authorize(context, resource.as_deref()));
+                let (bearer, acting) = authorized.await?;
                 encode_envelope(&acting_for(acting.as_ref(), bound.as_ref()), headers);
                 // Whatever the caller had there is not for the Gateway.
                 headers.insert(header::AUTHORIZATION, authorization(&bearer)?);

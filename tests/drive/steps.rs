@@ -70,7 +70,8 @@ impl Driver {
 
     async fn step(&self, step: &Value) -> Outcome {
         let entry = Entry::open(&self.results, text(step, "op"));
-        let done = self.act(step, &entry);
+        // Boxed, or the futures of a deep action would fill the stack of a thread in debug builds.
+        let done = Box::pin(self.act(step, &entry));
         // It was recorded by the clock; what it hits is the request that is held up.
         let done = if step.get("cancel_ms").is_some() {
             let held = self.proxy.held();

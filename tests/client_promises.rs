@@ -136,7 +136,7 @@ async fn a_resolver_that_panics_has_no_credentials_and_harms_nobody() {
 async fn a_parent_that_is_named_must_be_a_session() {
     let out = Outbound::start().await;
     let nobody = Proof::builder("zone-1", "app-1", u64::MAX).build().into();
-    let root = out.client.bind_from_headers(&http::HeaderMap::new()).allow_root().await.unwrap();
+    let root = out.client.bind_from_headers(&HeaderMap::new()).allow_root().await.unwrap();
     for context in [nobody, root] {
         let error = out.client.spawn().parent(context).start().await.unwrap_err();
         assert_eq!(error.code(), "session_required");
@@ -147,7 +147,7 @@ async fn a_parent_that_is_named_must_be_a_session() {
 #[tokio::test]
 async fn the_context_of_another_client_is_never_acted_in() {
     let (caracal, first, second) = neighbours().await;
-    let root = first.bind_from_headers(&http::HeaderMap::new()).allow_root().await.unwrap();
+    let root = first.bind_from_headers(&HeaderMap::new()).allow_root().await.unwrap();
     let session = first.spawn().start().await.unwrap();
     let before = caracal.requests().len();
     let error = second.headers().context(root.clone()).await.unwrap_err();

@@ -1,9 +1,11 @@
 //! People in the embedded control plane, beyond the recorded conversations: who approves mints, and
-//! users whom sessions run for.
+//! users whom sessions run for, and what both mean at the Gateway.
 #![cfg(feature = "embedded")]
 
 #[path = "people/approvals.rs"]
 mod approvals;
+#[path = "people/calls.rs"]
+mod calls;
 #[path = "people/federation.rs"]
 mod federation;
 mod support;
@@ -27,10 +29,14 @@ const SCOPES: [&str; 4] = ["tickets:read", "tickets:write", "tickets:delete", "t
 
 /// A zone whose operators approve writing and whose users approve signing.
 fn zone(provider: IdentityProvider) -> Zone {
+    zone_of(provider, Resource::new(TICKETS))
+}
+
+fn zone_of(provider: IdentityProvider, tickets: Resource) -> Zone {
     let hour = Duration::from_secs(3600);
     Zone::new(ZONE)
         .application(Application::new("app-1"))
-        .resource(Resource::new(TICKETS).scopes(SCOPES))
+        .resource(tickets.scopes(SCOPES))
         .resource(Resource::new("resource://other").scopes(["other:read"]))
         .grant(Grant::new("app-1", TICKETS).role("clerk").scopes(SCOPES))
         .approval_tier(ApprovalTier::new("changes").scopes(["tickets:write"]).ttl(hour))
@@ -52,9 +58,13 @@ struct Work {
 
 impl Work {
     async fn start() -> Self {
+        Self::at(Resource::new(TICKETS)).await
+    }
+
+    async fn at(tickets: Resource) -> Self {
         let idp = SigningKey::generate("idp-1");
         let provider = IdentityProvider::new(ISSUER, "users").keys(json!({ "keys": [idp.jwk()] }));
-        let world = World::new().zone(zone(provider));
+        let world = World::new().zone(zone_of(provider, tickets));
         let caracal = EmbeddedCaracal::builder().world(world).clock(clock()).start().await.unwrap();
         let agent = Agent::new(&caracal, "app-1");
         let token = agent.lifecycle().await;

@@ -15,8 +15,9 @@ does not start where CARACAL_ENV is production.
 
 usage: caracal_dev [OPTIONS]
 
-    --world FILE         zones, applications, resources and grants, as TOML. Without it there is
-                         zone `zone-1` with application `app-1` and `resource://tickets`
+    --world FILE         who and what there is, as TOML: zones, applications, resources, grants,
+                         approvals, identity providers. Without it there is zone `zone-1` with
+                         application `app-1` and `resource://tickets`
     --sts ADDR           where the STS listens (127.0.0.1:8080)
     --coordinator ADDR   where the Coordinator listens (127.0.0.1:4000)
     --gateway ADDR       where the Gateway listens (127.0.0.1:8081)

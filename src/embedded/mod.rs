@@ -55,10 +55,10 @@
 //! # }
 //! ```
 //!
-//! Bodies pass as they come, in both directions. What is revoked ends them: the Gateway knows a
-//! revoked delegation or user a second later, an ended session with its next snapshot, every 30 s. A
-//! body without a length then ends with the trailer `X-Caracal-Revoked: true` for a caller that sends
-//! `TE: trailers`, and one with a length is cut.
+//! Bodies pass as they come, in both directions. What is revoked ends them: the Gateway knows what
+//! resource servers are told, as of a revoked delegation, a second later, and of any other ended
+//! session with its next snapshot, every 30 s. A body without a length then ends with the trailer
+//! `X-Caracal-Revoked: true` for a caller that sends `TE: trailers`, and one with a length is cut.
 //!
 //! # People
 //!

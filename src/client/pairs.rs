@@ -122,18 +122,13 @@ impl Pairs {
         let opened = client.detached(open(client.clone(), key.clone())).await?;
         let opened = Arc::new(opened);
         let mut kept = self.lock();
-        kept.retain(|(_, pair)| {
-            let usable = pair.is_usable(client);
-            if !usable {
-                pair.outlive();
-            }
-            usable
-        });
+        // What is used up is ended now, not at its time to live: it counts among the zone's sessions.
+        let used_up: Vec<_> = kept.extract_if(.., |(_, pair)| !pair.is_usable(client)).collect();
         // Where there are too many, the first one is ended.
         let evicted = (kept.len() >= KEPT).then(|| kept.remove(0));
         kept.push((key.clone(), Arc::clone(&opened)));
         drop(kept);
-        drop(evicted);
+        drop((used_up, evicted));
         Ok((key, opened))
     }
 

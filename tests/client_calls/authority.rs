@@ -124,6 +124,8 @@ async fn without_a_gateway_nothing_leaves() {
         application.get(&target),
         application.fetch("/x"),
         scoped.get("http://127.0.0.1:9/x").header("x-caracal-resource", TICKETS),
+        // Scopes are for a resource, whatever this is.
+        scoped.get("http://127.0.0.1:9/x"),
     ] {
         let call = session.scope(request.send());
         assert_eq!(refused_unsent(&out.caracal, call).await.code(), "gateway_required");
